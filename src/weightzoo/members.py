@@ -1,0 +1,228 @@
+"""Members: the single models of a zoo, each defined completely by one small record, and how they group for training."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from weightzoo import seeds
+from weightzoo.spec import (
+    FixedSeeds,
+    RandomSeeds,
+    Schedule,
+    SearchConfiguration,
+    SeedConfiguration,
+    ZooSpec,
+)
+
+Split = Literal["train", "val", "test"]
+ID_LENGTH = 16
+FACTORS = ("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout")
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """One value of each generating factor."""
+
+    init: str
+    activation: str
+    optimizer: str
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The three independent sources of randomness of a member."""
+
+    init: int
+    order: int
+    dropout: int
+
+    @classmethod
+    def all(cls, seed: int) -> Seeds:
+        """The same number for all three; the streams drawn from them are independent nevertheless."""
+        return cls(seed, seed, seed)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all members of a zoo share: length of training, batch, schedule, momentum of SGD, kept epochs."""
+
+    epochs: int
+    batch_size: int
+    schedule: Schedule
+    momentum: float
+    checkpoint_epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model to be trained: everything that decides its weights, on a given engine and machine type, bit for bit."""
+
+    dataset: str
+    dataset_hash: str
+    architecture: str
+    hyperparameters: Hyperparameters
+    seeds: Seeds
+    protocol: Protocol
+    config_kind: Literal["seed", "grid", "search"]
+
+    def definition(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        protocol = dataclasses.asdict(self.protocol)
+        protocol["schedule"] = self.protocol.schedule.model_dump()
+        protocol["checkpoint_epochs"] = list(self.protocol.checkpoint_epochs)
+        return {
+            "dataset": self.dataset,
+            "dataset_hash": self.dataset_hash,
+            "architecture": self.architecture,
+            "hyperparameters": dataclasses.asdict(self.hyperparameters),
+            "seeds": dataclasses.asdict(self.seeds),
+            "protocol": protocol,
+        }
+
+    @property
+    def id(self) -> str:
+        """A hash of the definition: the same model has the same id everywhere."""
+        return _hash(self.definition())
+
+    @property
+    def group(self) -> str:
+        """The configuration group that the split is drawn by: the hyperparameters, and in a seed zoo the seeds too."""
+        grouped: dict[str, Any] = {"hyperparameters": dataclasses.asdict(self.hyperparameters)}
+        if self.config_kind == "seed":
+            grouped["seeds"] = dataclasses.asdict(self.seeds)
+        return _hash(grouped)
+
+    @property
+    def split(self) -> Split:
+        """70/15/15 by the hash of the configuration group, so that no order or file system has a say in it."""
+        position = int(self.group[:8], 16) / 16**8
+        return "train" if position < 0.70 else "val" if position < 0.85 else "test"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Members that can be trained together: same architecture, activation, optimiser kind and protocol.
+
+    Initialisation, learning rate, weight decay, dropout rate and seeds differ from member to member.
+    """
+
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        if len({cohort_key(member) for member in self.members}) != 1:
+            raise ValueError("the members of a cohort share architecture, activation, optimiser kind and protocol")
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def architecture(self) -> str:
+        """The architecture's name."""
+        return self.members[0].architecture
+
+    @property
+    def activation(self) -> str:
+        """The activation of all members."""
+        return self.members[0].hyperparameters.activation
+
+    @property
+    def optimizer(self) -> str:
+        """The optimiser kind of all members."""
+        return self.members[0].hyperparameters.optimizer
+
+    @property
+    def protocol(self) -> Protocol:
+        """The training protocol of all members."""
+        return self.members[0].protocol
+
+    def select(self, rows: Sequence[int]) -> Cohort:
+        """The cohort of some of the members."""
+        return Cohort(tuple(self.members[row] for row in rows))
+
+
+def cohort_key(member: Member) -> tuple[Any, ...]:
+    """What must agree for two members to share a cohort."""
+    chosen = member.hyperparameters
+    return (member.dataset_hash, member.architecture, chosen.activation, chosen.optimizer, member.protocol)
+
+
+def cohorts(members: Iterable[Member]) -> tuple[Cohort, ...]:
+    """Members grouped into cohorts, in the order of first appearance; within one, members without dropout first.
+
+    Sorting by dropout lets an engine that trains a fixed number of members at a time skip the masks for most groups; it
+    changes no result.
+    """
+    grouped: dict[tuple[Any, ...], list[Member]] = {}
+    for member in members:
+        grouped.setdefault(cohort_key(member), []).append(member)
+    return tuple(Cohort(tuple(sorted(group, key=lambda m: m.hyperparameters.dropout > 0))) for group in grouped.values())
+
+
+def protocol_of(spec: ZooSpec) -> Protocol:
+    """The training protocol of a zoo's section."""
+    training = spec.training
+    return Protocol(
+        training.epochs, training.batch_size, training.schedule, training.momentum, training.checkpoint_epochs
+    )
+
+
+def members_of(spec: ZooSpec, dataset_hash: str) -> tuple[Member, ...]:
+    """All members of a seed or grid zoo, or of a search that does not learn (random, qmc), in canonical order.
+
+    The members of a TPE search depend on results; `weightzoo.search` asks for them batch by batch.
+    """
+    configuration = spec.configuration
+    if isinstance(configuration, SearchConfiguration):
+        from weightzoo.search import Search
+
+        return Search(spec, dataset_hash).all_members()
+    points = grid(spec)
+    if isinstance(configuration, SeedConfiguration):
+        drawn = [configuration.seeds.values]
+    elif isinstance(configuration.seeds, FixedSeeds):
+        drawn = [configuration.seeds.values] * len(points)
+    else:
+        drawn = _random_seeds(spec.seed, len(points), configuration.seeds)
+    return tuple(
+        member(spec, dataset_hash, point, Seeds.all(seed))
+        for point, own in zip(points, drawn, strict=True)
+        for seed in own
+    )
+
+
+def member(spec: ZooSpec, dataset_hash: str, hyperparameters: Hyperparameters, own_seeds: Seeds) -> Member:
+    """The member of a zoo with these hyperparameters and seeds."""
+    return Member(
+        dataset=spec.dataset,
+        dataset_hash=dataset_hash,
+        architecture=spec.architecture,
+        hyperparameters=hyperparameters,
+        seeds=own_seeds,
+        protocol=protocol_of(spec),
+        config_kind=spec.configuration.kind,
+    )
+
+
+def grid(spec: ZooSpec) -> list[Hyperparameters]:
+    """The product of all factor values, the last factor varying fastest."""
+    values = [getattr(spec.factors, name) for name in FACTORS]
+    return [Hyperparameters(*point) for point in itertools.product(*values)]
+
+
+def _random_seeds(zoo_seed: int, points: int, wanted: RandomSeeds) -> list[tuple[int, ...]]:
+    drawn = seeds.spawn(zoo_seed, "member seeds", points * wanted.random)
+    return [drawn[start : start + wanted.random] for start in range(0, len(drawn), wanted.random)]
+
+
+def _hash(record: dict[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=ID_LENGTH // 2).hexdigest()

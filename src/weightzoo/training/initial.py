@@ -1,0 +1,64 @@
+"""The fresh weights of members: epoch 0, the same for every engine, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from weightzoo import seeds
+from weightzoo.architectures import Architecture
+from weightzoo.errors import SpecError
+from weightzoo.members import Member
+
+BIAS = 0.01  # every bias of the published zoos starts here
+
+
+def initial_weights(architecture: Architecture, members: Sequence[Member]) -> np.ndarray:
+    """The weights that the members start from, float32 `[M, P]`.
+
+    A function of each member's `init` and init seed alone: parameter number i of the layout is filled from the stream
+    `(seed, "init", i)`, in float64 and then rounded. Members that agree in both start from equal weights.
+
+    Raises:
+        SpecError: an initialisation is unknown.
+    """
+    rows: dict[tuple[str, int], np.ndarray] = {}
+    for member in members:
+        key = member.hyperparameters.init, member.seeds.init
+        if key not in rows:
+            rows[key] = _draw(architecture, *key)
+    drawn = [rows[member.hyperparameters.init, member.seeds.init] for member in members]
+    return np.stack(drawn) if drawn else np.empty((0, architecture.layout.size), np.float32)
+
+
+def _draw(architecture: Architecture, init: str, seed: int) -> np.ndarray:
+    """The weight vector float32 `[P]` of one initialisation and seed."""
+    layout = architecture.layout
+    vector = np.full(layout.size, BIAS)
+    for index, (name, shape) in enumerate(layout.parameters):
+        if not name.endswith(".bias"):
+            vector[layout.span(name)] = _draw_weight(init, shape, seed, index)
+    return vector.astype(np.float32)
+
+
+def _draw_weight(init: str, shape: tuple[int, ...], seed: int, index: int) -> np.ndarray:
+    """One weight tensor in C order, float64 `[size]`.
+
+    The Kaiming initialisations (He et al. 2015, arXiv 1502.01852) are PyTorch's with default arguments: fan-in, and
+    the gain sqrt(2) of a leaky ReLU of slope 0, whatever the activation.
+    """
+    size, fan_in = math.prod(shape), math.prod(shape[1:])
+    match init:
+        case "uniform":
+            return seeds.uniforms(seed, "init", index, size=size)
+        case "normal":
+            return seeds.normals(seed, "init", index, size=size)
+        case "kaiming_uniform":
+            return math.sqrt(6 / fan_in) * (2 * seeds.uniforms(seed, "init", index, size=size) - 1)
+        case "kaiming_normal":
+            return math.sqrt(2 / fan_in) * seeds.normals(seed, "init", index, size=size)
+        case _:
+            known = "uniform, normal, kaiming_uniform, kaiming_normal"
+            raise SpecError(f"unknown initialisation {init!r}; there are {known}")

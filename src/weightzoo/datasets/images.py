@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +67,7 @@ class ImageData:
         for split in SPLITS:
             for array in (self.images[split], self.labels[split]):
                 digest.update(f"{split} {array.dtype} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def save(self, folder: Path | str) -> Path:
@@ -88,7 +87,7 @@ class ImageData:
         }
         target, partial = folder / FILE, folder / f".{FILE}.partial"
         partial.write_bytes(save(tensors, {"weightzoo": json.dumps(header, sort_keys=True)}))
-        os.replace(partial, target)
+        partial.replace(target)
         return target
 
     @classmethod

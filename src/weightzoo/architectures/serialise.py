@@ -1,8 +1,8 @@
 """Architecture <-> plain JSON values: what a zoo's `zoo.json` says of its layer graph.
 
-Besides the layers, which alone define the architecture, the record spells out what follows from them, so that a zoo can be
-read without this package: the parameters in the order of the weight vector, and the permutation symmetries. On reading,
-both are compared with what this version derives: weights are never read in an order other than the one written.
+Besides the layers, which alone define the architecture, the record spells out what follows from them, so that a zoo
+can be read without this package: the parameters in the order of the weight vector, and the permutation symmetries. On
+reading, both are compared with what this version derives: weights are never read in an order other than was written.
 """
 
 from __future__ import annotations

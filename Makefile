@@ -1,0 +1,47 @@
+# Everything runs in .venv, made from pyproject.toml and .constraints.txt. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE :=
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help install zoo test lint ui bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+install: $(INSTALLED)  ## make .venv and install weightzoo into it
+
+$(INSTALLED): pyproject.toml .constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "weightzoo needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@echo "installing into $(VENV) (a few minutes, mostly PyTorch)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint .constraints.txt --editable '.[dev]'
+	@touch $@
+
+zoo: $(INSTALLED)  ## build the zoos that params.yaml lists under `build`
+	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true
+	@dvc repro
+	@weightzoo summary
+
+test: $(INSTALLED)  ## run the tests
+	@python -m pytest -q -n 2
+
+lint: $(INSTALLED)  ## style, types and the direction of imports
+	@ruff check .
+	@ruff format --check .
+	@pyright
+	@lint-imports
+
+ui: $(INSTALLED)  ## MLflow's user interface on mlruns, at http://127.0.0.1:5000
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $$(weightzoo tracking-uri) --host 127.0.0.1 --port $${PORT:-5000} --workers 1
+
+bench: $(INSTALLED)  ## measure the engines against each other, into reports/bench
+	@python -m tests.benchmarks.engines
+
+clean:  ## remove what builds made: data, zoos, reports (runs in mlruns stay)
+	@rm -rf data zoos reports

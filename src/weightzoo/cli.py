@@ -1,0 +1,267 @@
+"""The command `weightzoo`: verbs that mirror the way from `params.yaml` to a report.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed or a check found something, 2 the command
+line is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from weightzoo import console
+from weightzoo.workspace import Workspace
+
+app = typer.Typer(
+    help="Make, track, version and study populations of neural networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+ZooArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a member id, or the beginning of one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WORKSPACE = Workspace()
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(console.guarded(app))
+
+
+def _example(*lines: str) -> str:
+    """The epilog of a verb: one example that can be copied."""
+    return "**Example**: `" + " ".join(lines) + "`"
+
+
+@app.command(epilog=_example("weightzoo plan digits-hyp"))
+def plan(
+    zoos: Annotated[list[str] | None, typer.Argument(metavar="[ZOO]...", help="Default: those under `build`.")] = None,
+    all_zoos: Annotated[bool, typer.Option("--all", help="All zoos of params.yaml.")] = False,
+    calibrate: Annotated[bool, typer.Option(help="Measure this machine's speed for the estimate of time.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a build would make, before anything runs: models, states, disk, time, hyperparameters."""
+    from weightzoo.plan import make_plan
+    from weightzoo.spec import load_params
+
+    params = load_params(WORKSPACE.params)
+    names = list(params.zoos) if all_zoos else zoos or list(params.build)
+    plans = [make_plan(name, params, calibrate=calibrate) for name in names]
+    if as_json:
+        _print_json([plan.to_json() for plan in plans])
+    else:
+        for made in plans:
+            console.stdout.print(made.render())
+
+
+@app.command(epilog=_example("weightzoo prepare digits-hyp"))
+def prepare(zoo: ZooArgument) -> None:
+    """Prepare the image data set of a zoo: data/ZOO."""
+    from weightzoo.stages.prepare import prepare
+
+    prepare(zoo, WORKSPACE)
+
+
+@app.command(epilog=_example("weightzoo train digits-seed --threads 1"))
+def train(
+    zoo: ZooArgument,
+    engine: Annotated[str | None, typer.Option(help="auto, lanes, torch or reference.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: one a core]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Delete the zoo's runs and train them anew.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --force: do not ask.")] = False,
+) -> None:
+    """Train the members of a zoo that have no finished run yet; an interrupted training goes on where it was."""
+    from weightzoo.stages.train import deletion, train
+
+    if force:
+        delete = deletion(zoo, WORKSPACE)
+        console.say(f"--force deletes {delete}")
+        if delete.runs and not yes and not typer.confirm("Delete them?", err=True):
+            raise typer.Exit(console.EXIT_FAILED)
+        delete.carry_out()
+    train(zoo, WORKSPACE, engine=engine, device=device, threads=threads)
+
+
+@app.command(epilog=_example("weightzoo assemble --where", '"dropout == 0 and test_accuracy > 0.9"', "--to zoos/good"))
+def assemble(
+    zoo: Annotated[str | None, typer.Argument(metavar="[ZOO]", help="A zoo of params.yaml that was trained.")] = None,
+    where: Annotated[str | None, typer.Option(metavar="QUERY", help="Instead: the runs that a query finds.")] = None,
+    to: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With --where: the folder to write.")] = None,
+) -> None:
+    """Pack trained models into a zoo: zoos/ZOO, or the runs of a query into any folder."""
+    if zoo is not None and where is None and to is None:
+        from weightzoo.stages.assemble import assemble
+
+        assemble(zoo, WORKSPACE)
+    elif zoo is None and where is not None and to is not None:
+        from weightzoo.registry import Registry
+
+        with console.progress("assemble", unit="models") as report:
+            packed = Registry().query(where).assemble(to, on_progress=report)
+        console.say(f"assemble  {to}: {len(packed.models):,} models")
+    else:
+        _refuse("give either ZOO, or --where and --to together")
+
+
+@app.command(epilog=_example("weightzoo query", "\"test_accuracy > 0.9 and activation == 'tanh'\""))
+def query(
+    text: Annotated[str, typer.Argument(metavar="QUERY", help="Conditions on hyperparameters, tags and metrics.")],
+    columns: Annotated[str | None, typer.Option(help="Comma-separated columns to print.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print in the table.")] = 20,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all rows and columns as CSV.")] = False,
+) -> None:
+    """List the runs that fulfil a condition: and, or, not, == != < <= > >=, in, parentheses."""
+    from weightzoo.registry import Registry
+
+    found = Registry().query(text).frame()
+    if columns is not None:
+        wanted = [name.strip() for name in columns.split(",")]
+        unknown = [name for name in wanted if name not in found.columns]
+        if unknown:
+            _refuse(f"no column {', '.join(unknown)}; there are {', '.join(found.columns)}")
+        found = found[wanted]
+    if as_csv:
+        sys.stdout.write(found.to_csv(index=False))
+    elif as_json:
+        _print_json(json.loads(found.to_json(orient="records")))
+    else:
+        _print_table(found if columns is not None else found[_columns_to_show(found)], limit)
+
+
+@app.command(epilog=_example("weightzoo inspect zoos/digits-hyp"))
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="ZOO|FOLDER|RUN", help="A packed zoo or a run.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a packed zoo or a run is made of."""
+    from weightzoo.inspection import describe
+
+    facts = describe(target, WORKSPACE)
+    if as_json:
+        _print_json(facts)
+    else:
+        _print_facts(facts)
+
+
+@app.command(epilog=_example("weightzoo checkpoint 3f2a --epoch 7 --to epoch7.pt"))
+def checkpoint(
+    run: RunArgument,
+    epoch: Annotated[int, typer.Option(min=0, help="The epoch; 0 is before training.")],
+    to: Annotated[Path | None, typer.Option(help="A .safetensors or .pt file. [default: RUN-EPOCH.safetensors]")] = None,
+) -> None:
+    """Take the weights of one epoch out of a run, as a plain state dict."""
+    from weightzoo.inspection import export_checkpoint
+
+    console.say(f"checkpoint  {export_checkpoint(run, epoch, to)}")
+
+
+@app.command(epilog=_example("weightzoo retrain 3f2a"))
+def retrain(
+    run: RunArgument,
+    engine: Annotated[str | None, typer.Option(help="Default: the engine of the run.")] = None,
+) -> None:
+    """Train the member of a run again, alone, from its record, and compare the weights of every epoch."""
+    from weightzoo.stages.retrain import retrain
+
+    with console.progress("retrain", unit="epochs") as report:
+        comparison = retrain(run, WORKSPACE, engine=engine, on_progress=report)
+    console.stdout.print(str(comparison), markup=False)
+    if not comparison.equal:
+        raise typer.Exit(console.EXIT_FAILED)
+
+
+@app.command(epilog=_example("weightzoo verify digits-hyp --sample 20"))
+def verify(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO|FOLDER", help="A packed zoo.")],
+    sample: Annotated[int, typer.Option(min=0, help="Models whose accuracy is measured again.")] = 10,
+) -> None:
+    """Check a packed zoo: hashes, shapes, finite weights, duplicates, splits, and accuracies measured again."""
+    from weightzoo.stages.verify import verify
+
+    findings = verify(zoo, WORKSPACE, sample=sample)
+    for finding in findings:
+        console.stdout.print(str(finding), markup=False)
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(console.EXIT_FAILED)
+
+
+@app.command(epilog=_example("weightzoo report digits-hyp"))
+def report(zoo: ZooArgument) -> None:
+    """Write the page about a zoo, with its figures: reports/ZOO."""
+    from weightzoo.stages.report import report
+
+    report(zoo, WORKSPACE)
+
+
+@app.command(epilog=_example("weightzoo summary"))
+def summary() -> None:
+    """Say what has been built, and what to do next."""
+    from weightzoo.inspection import summarise
+
+    for line in summarise(WORKSPACE):
+        console.stdout.print(line, markup=False)
+
+
+@app.command("tracking-uri", epilog=_example("weightzoo tracking-uri"))
+def tracking_uri() -> None:
+    """Print where runs are recorded: MLFLOW_TRACKING_URI, or the database in mlruns."""
+    from weightzoo.tracking import default_tracking_uri
+
+    console.stdout.print(default_tracking_uri(), markup=False)
+
+
+def _columns_to_show(found: Any) -> list[str]:
+    """The hyperparameters that differ and the main results, so that a table fits a terminal."""
+    from weightzoo.members import FACTORS
+
+    varied = [name for name in FACTORS if name in found.columns and found[name].nunique(dropna=False) > 1]
+    always = ["run_id", "zoo", "seed_init", "status", "test_accuracy", "generalization_gap"]
+    order = [*always[:2], *varied, *always[2:]]
+    return [name for name in order if name in found.columns]
+
+
+def _print_table(frame: Any, limit: int) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in frame.columns:
+        table.add_column(name, no_wrap=True)
+    for row in frame.head(limit).itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    console.stdout.print(table)
+    more = "" if len(frame) <= limit else f", the first {limit} shown; --limit, --csv and --json show more"
+    console.say(f"{len(frame):,} runs{more}")
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        shown = ", ".join(map(_cell, value)) if isinstance(value, list) else _cell(value)
+        console.stdout.print(f"{name:<{width}}  {shown}", markup=False)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise typer.BadParameter(message)
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,106 @@
+"""What a person at a terminal sees: progress with rate and time left, one line a finished step, errors of one line.
+
+Everything but results goes to stderr, so that the output of a verb can be piped. Without a terminal there are no bars.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from weightzoo.errors import WeightzooError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True)
+
+
+class Report(Protocol):
+    """Receives how far a step is."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """`done` of `total` units; `what` describes what is being worked on."""
+        ...
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s", style="dim")
+
+
+@contextmanager
+def progress(step: str, unit: str) -> Iterator[Report]:
+    """A bar for one step while the block runs; nothing where stderr is no terminal."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left", style="dim"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}", style="dim"),
+    )
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(step, total=None, unit=unit, what="")
+
+        def report(done: int, total: int, what: str = "") -> None:
+            bar.update(task, completed=done, total=total, what=what)
+
+        yield report
+
+
+def say(line: str) -> None:
+    """One line about a finished step."""
+    stderr.print(line, markup=False)
+
+
+def show_log() -> None:
+    """Print the warnings of weightzoo's own log as lines."""
+    logger = logging.getLogger("weightzoo")
+    if not logger.handlers:
+        logger.addHandler(RichHandler(console=stderr, show_time=False, show_path=False, show_level=False))
+        logger.propagate = False
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Run a command and turn its errors into one line and an exit code, never into a traceback."""
+    show_log()
+    try:
+        run()
+    except WeightzooError as error:
+        stderr.print(f"[bold red]error:[/] {_one_line(error)}", markup=True)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        stderr.print("interrupted; run the same command again to go on from here")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(str(error).split()))

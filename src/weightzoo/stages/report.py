@@ -1,0 +1,19 @@
+"""Step 4: the page about a zoo, from the packed zoo alone."""
+
+from __future__ import annotations
+
+from weightzoo.console import say
+from weightzoo.report import write_report
+from weightzoo.workspace import Workspace
+from weightzoo.zoo import Zoo
+
+
+def report(zoo: str, workspace: Workspace) -> None:
+    """Write `reports/<zoo>/`: the page, its figures, the data of its plots, and metrics.
+
+    Raises:
+        MissingError: the zoo has not been assembled.
+        FormatError: it is truncated or corrupt.
+    """
+    page = write_report(Zoo.open(workspace.zoo(zoo)), workspace.report(zoo))
+    say(f"report    {zoo}: {page}")

@@ -1,0 +1,39 @@
+"""Where things lie below a project folder: one place for the paths that stages, command line and tests share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A project folder: the one that holds `params.yaml`."""
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        """The description of all zoos."""
+        return self.root / "params.yaml"
+
+    @property
+    def runs(self) -> Path:
+        """MLflow's database and artifacts, and the snapshots of training that is under way."""
+        return self.root / "mlruns"
+
+    def data(self, zoo: str) -> Path:
+        """The prepared image data of a zoo."""
+        return self.root / "data" / zoo
+
+    def manifest(self, zoo: str) -> Path:
+        """The ids of a zoo's trained members, in order: what `train` hands to `assemble`."""
+        return self.root / "zoos" / f"{zoo}.members.json"
+
+    def zoo(self, zoo: str) -> Path:
+        """The packed zoo."""
+        return self.root / "zoos" / zoo
+
+    def report(self, zoo: str) -> Path:
+        """The report of a zoo."""
+        return self.root / "reports" / zoo

@@ -1,0 +1,269 @@
+"""The files that hold one member's training in the artifact store: its weights of every kept epoch, and its metrics.
+
+    checkpoints/epochs_0000-0050.safetensors   each parameter stacked over the file's epochs, `conv1.weight [51, 8, ...]`
+    metrics.safetensors                        the metrics of every epoch, the probe's logits of every kept one
+
+A checkpoint file spans its first to its last epoch and takes as many epochs as fit in `PART_BYTES`, at least one: a
+small CNN has a single file, a ResNet-18 one an epoch. All metadata is one sorted JSON value, since safetensors keeps
+no order of keys: the same content is always the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from weightzoo.errors import FormatError, LayoutError, MissingError, NotFoundError
+from weightzoo.layout import Layout
+
+CHECKPOINTS_FORMAT = "weightzoo checkpoints 1"
+METRICS_FORMAT = "weightzoo metrics 1"
+CHECKPOINTS_FOLDER = "checkpoints"
+METRICS_FILE = "metrics.safetensors"
+PART_BYTES = 8_000_000
+METRICS = (
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "generalization_gap",
+)
+_NAME = re.compile(r"epochs_(\d{4,})-(\d{4,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The weights of one member at some epochs, ascending."""
+
+    member: str
+    epochs: tuple[int, ...]
+    weights: np.ndarray  # float32 [E, P]
+
+
+@dataclass(frozen=True)
+class RecordedMetrics:
+    """What was measured on one member: E epochs from 0 to its last, of which K were kept with their weights."""
+
+    member: str
+    epochs: np.ndarray  # int32 [E]
+    values: dict[str, np.ndarray]  # each of METRICS, float32 [E]
+    val_class_accuracy: np.ndarray  # float32 [E, classes]
+    test_class_accuracy: np.ndarray  # float32 [E, classes]
+    checkpoint_epochs: np.ndarray  # int32 [K]
+    probe_logits: np.ndarray  # float16 [K, probe images, classes]
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that training ended behind."""
+        return int(self.epochs[-1])
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the highest validation accuracy, the earliest of equals."""
+        accuracy = np.nan_to_num(self.values["val_accuracy"], nan=-1.0)
+        return int(self.epochs[int(np.argmax(accuracy))])
+
+
+def epochs_per_part(parameters: int) -> int:
+    """How many epochs of a model of P parameters a checkpoint file takes."""
+    return max(1, PART_BYTES // (4 * parameters))
+
+
+def part_name(epochs: Sequence[int]) -> str:
+    """The name of the checkpoint file of these epochs.
+
+    >>> part_name([0, 1, 50])
+    'epochs_0000-0050.safetensors'
+    """
+    return f"epochs_{epochs[0]:04d}-{epochs[-1]:04d}.safetensors"
+
+
+def encode_checkpoints(checkpoints: Checkpoints, layout: Layout) -> bytes:
+    """The bytes of one checkpoint file.
+
+    Raises:
+        LayoutError: the weights do not fit the layout, or the number of epochs.
+    """
+    if len(checkpoints.epochs) != len(checkpoints.weights):
+        raise LayoutError(f"{len(checkpoints.epochs)} epochs for {len(checkpoints.weights)} weight vectors")
+    tensors = layout.unflatten(np.asarray(checkpoints.weights, np.float32))
+    header = {"format": CHECKPOINTS_FORMAT, "member": checkpoints.member, "epochs": list(checkpoints.epochs)}
+    return _encode(tensors, header)
+
+
+def encode_metrics(metrics: RecordedMetrics) -> bytes:
+    """The bytes of `metrics.safetensors`."""
+    tensors: dict[str, np.ndarray] = {name: np.asarray(metrics.values[name], np.float32) for name in METRICS}
+    tensors["val_class_accuracy"] = np.asarray(metrics.val_class_accuracy, np.float32)
+    tensors["test_class_accuracy"] = np.asarray(metrics.test_class_accuracy, np.float32)
+    tensors["probe_logits"] = np.asarray(metrics.probe_logits, np.float16)
+    tensors["epochs"] = np.asarray(metrics.epochs, np.int32)
+    tensors["checkpoint_epochs"] = np.asarray(metrics.checkpoint_epochs, np.int32)
+    return _encode(tensors, {"format": METRICS_FORMAT, "member": metrics.member})
+
+
+def read_metrics(folder: Path | str) -> RecordedMetrics:
+    """Read `metrics.safetensors` of a run's artifact folder.
+
+    Raises:
+        MissingError: it is not there.
+        FormatError: it is truncated, corrupt or of another format.
+    """
+    path = Path(folder) / METRICS_FILE
+    with _opened(path, METRICS_FORMAT) as (file, header):
+        names = {*METRICS, "val_class_accuracy", "test_class_accuracy", "probe_logits", "epochs", "checkpoint_epochs"}
+        missing = sorted(names - set(file.keys()))
+        if missing:
+            raise FormatError(f"{path}: lacks {', '.join(missing)}; delete the run and train the member again")
+        tensors = {name: file.get_tensor(name) for name in names}
+    return RecordedMetrics(
+        member=str(header.get("member")),
+        epochs=tensors["epochs"],
+        values={name: tensors[name] for name in METRICS},
+        val_class_accuracy=tensors["val_class_accuracy"],
+        test_class_accuracy=tensors["test_class_accuracy"],
+        checkpoint_epochs=tensors["checkpoint_epochs"],
+        probe_logits=tensors["probe_logits"],
+    )
+
+
+def read_checkpoints(folder: Path | str, layout: Layout, epochs: Iterable[int] | None = None) -> Checkpoints:
+    """Read the weights of some epochs (all kept ones by default) from a run's artifact folder; float32, exact.
+
+    Only the files and rows that are asked for are read.
+
+    Raises:
+        MissingError: the folder has no checkpoints.
+        NotFoundError: an epoch was not kept.
+        FormatError: a file is truncated, corrupt or of another format.
+        LayoutError: the tensors do not fit the architecture.
+    """
+    wanted = None if epochs is None else sorted(set(epochs))
+    found: list[int] = []
+    parts: list[np.ndarray] = []
+    member = ""
+    for path in checkpoint_files(folder):
+        first, last = _span(path)
+        if wanted is not None and not any(first <= epoch <= last for epoch in wanted):
+            continue
+        part = _read_part(path, layout, wanted)
+        member = part.member
+        found += part.epochs
+        parts.append(part.weights)
+    if wanted is not None and found != wanted:
+        absent = [epoch for epoch in wanted if epoch not in found]
+        raise NotFoundError(f"{folder}: no checkpoint of epoch {', '.join(map(str, absent))}")
+    return Checkpoints(member, tuple(found), np.concatenate(parts))
+
+
+def read_state(folder: Path | str, epoch: int) -> dict[str, np.ndarray]:
+    """One epoch's weights as a state dict, parameter by parameter, without knowing the architecture.
+
+    Raises:
+        MissingError: the folder has no checkpoints.
+        NotFoundError: the epoch was not kept; the message names the epochs that were.
+        FormatError: a file is truncated, corrupt or of another format.
+    """
+    kept: list[int] = []
+    for path in checkpoint_files(folder):
+        with _opened(path, CHECKPOINTS_FORMAT) as (file, header):
+            own: list[int] = header["epochs"]
+            kept += own
+            if epoch in own:
+                row = own.index(epoch)
+                return {name: file.get_slice(name)[row : row + 1][0] for name in file.keys()}  # noqa: SIM118
+    raise NotFoundError(f"no checkpoint of epoch {epoch}; the run has {ranges(kept)}")
+
+
+def checkpoint_files(folder: Path | str) -> list[Path]:
+    """The checkpoint files of a run's artifact folder, in the order of their epochs.
+
+    Raises:
+        MissingError: there is none.
+    """
+    below = Path(folder) / CHECKPOINTS_FOLDER
+    files = [path for path in below.glob("*.safetensors") if _NAME.fullmatch(path.name)] if below.is_dir() else []
+    if not files:
+        raise MissingError(f"{below}: no checkpoints; the run is not finished, or its artifacts were deleted")
+    return sorted(files, key=_span)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also if the process is killed or the machine fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def ranges(epochs: Iterable[int]) -> str:
+    """Ascending numbers, runs of them shortened.
+
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0-2, 5, 7-8'
+    """
+    runs: list[list[int]] = []
+    for epoch in epochs:
+        if runs and epoch == runs[-1][1] + 1:
+            runs[-1][1] = epoch
+        else:
+            runs.append([epoch, epoch])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) or "none"
+
+
+def _read_part(path: Path, layout: Layout, wanted: list[int] | None) -> Checkpoints:
+    with _opened(path, CHECKPOINTS_FORMAT) as (file, header):
+        kept: list[int] = header["epochs"]
+        rows = [row for row, epoch in enumerate(kept) if wanted is None or epoch in wanted]
+        names = list(file.keys())
+        if len(rows) == len(kept):
+            tensors = {name: file.get_tensor(name) for name in names}
+        else:
+            slices = {name: file.get_slice(name) for name in names}
+            empty = {name: np.empty((0, *part.get_shape()[1:]), np.float32) for name, part in slices.items()}
+            tensors = {
+                name: np.concatenate([empty[name], *(part[row : row + 1] for row in rows)])
+                for name, part in slices.items()
+            }
+    try:
+        weights = layout.flatten(tensors)
+    except LayoutError as error:
+        raise LayoutError(f"{path}: {error}") from None
+    return Checkpoints(str(header.get("member")), tuple(kept[row] for row in rows), weights)
+
+
+def _span(path: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1]), int(match[2])
+
+
+def _encode(tensors: Mapping[str, np.ndarray], header: dict[str, Any]) -> bytes:
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return save(contiguous, {"weightzoo": json.dumps(header, sort_keys=True)})
+
+
+@contextmanager
+def _opened(path: Path, expected: str) -> Generator[tuple[Any, dict[str, Any]]]:
+    """A safetensors file of ours and its header; whatever is wrong with it becomes one of our errors."""
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file; the run is not finished, or its artifacts were deleted")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header: dict[str, Any] = json.loads((file.metadata() or {}).get("weightzoo", "{}"))
+            if header.get("format") != expected:
+                raise FormatError(f"{path}: format {header.get('format')!r}, expected {expected!r}")
+            yield file, header
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise FormatError(f"{path}: truncated or no safetensors file ({error}); train the member again") from None

@@ -1,6 +1,6 @@
 """The files that hold one member's training in the artifact store: its weights of every kept epoch, and its metrics.
 
-    checkpoints/epochs_0000-0050.safetensors   each parameter stacked over the file's epochs, `conv1.weight [51, 8, ...]`
+    checkpoints/epochs_0000-0050.safetensors   each parameter stacked over its epochs: `conv1.weight [51, 8, ...]`
     metrics.safetensors                        the metrics of every epoch, the probe's logits of every kept one
 
 A checkpoint file spans its first to its last epoch and takes as many epochs as fit in `PART_BYTES`, at least one: a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -56,6 +57,16 @@ def build_module(architecture: Architecture, activation: str, dropout: float = 0
     for name, layer in _named(architecture):
         network.add_module(name, _module(layer, activation, dropout))
     return network
+
+
+def parameters_of(architecture: Architecture, vectors: Tensor) -> dict[str, Tensor]:
+    """Weight vectors `[..., P]` on any device as parameters `[..., *shape]` by name: views, nothing is copied.
+
+    Raises:
+        LayoutError: the last axis is not P long.
+    """
+    slices = architecture.layout.unflatten(cast("Any", vectors))  # only slices and reshapes, which tensors do alike
+    return cast("dict[str, Any]", slices)
 
 
 def _named(architecture: Architecture) -> Iterator[tuple[str, Layer]]:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from weightzoo import seeds
-from weightzoo.spec import (
-    FixedSeeds,
-    RandomSeeds,
-    Schedule,
-    SearchConfiguration,
-    SeedConfiguration,
-    ZooSpec,
-)
+from weightzoo.spec import Schedule
 
 Split = Literal["train", "val", "test"]
 ID_LENGTH = 16
@@ -164,63 +155,8 @@ def cohorts(members: Iterable[Member]) -> tuple[Cohort, ...]:
     grouped: dict[tuple[Any, ...], list[Member]] = {}
     for member in members:
         grouped.setdefault(cohort_key(member), []).append(member)
-    return tuple(Cohort(tuple(sorted(group, key=lambda m: m.hyperparameters.dropout > 0))) for group in grouped.values())
-
-
-def protocol_of(spec: ZooSpec) -> Protocol:
-    """The training protocol of a zoo's section."""
-    training = spec.training
-    return Protocol(
-        training.epochs, training.batch_size, training.schedule, training.momentum, training.checkpoint_epochs
-    )
-
-
-def members_of(spec: ZooSpec, dataset_hash: str) -> tuple[Member, ...]:
-    """All members of a seed or grid zoo, or of a search that does not learn (random, qmc), in canonical order.
-
-    The members of a TPE search depend on results; `weightzoo.search` asks for them batch by batch.
-    """
-    configuration = spec.configuration
-    if isinstance(configuration, SearchConfiguration):
-        from weightzoo.search import Search
-
-        return Search(spec, dataset_hash).all_members()
-    points = grid(spec)
-    if isinstance(configuration, SeedConfiguration):
-        drawn = [configuration.seeds.values]
-    elif isinstance(configuration.seeds, FixedSeeds):
-        drawn = [configuration.seeds.values] * len(points)
-    else:
-        drawn = _random_seeds(spec.seed, len(points), configuration.seeds)
-    return tuple(
-        member(spec, dataset_hash, point, Seeds.all(seed))
-        for point, own in zip(points, drawn, strict=True)
-        for seed in own
-    )
-
-
-def member(spec: ZooSpec, dataset_hash: str, hyperparameters: Hyperparameters, own_seeds: Seeds) -> Member:
-    """The member of a zoo with these hyperparameters and seeds."""
-    return Member(
-        dataset=spec.dataset,
-        dataset_hash=dataset_hash,
-        architecture=spec.architecture,
-        hyperparameters=hyperparameters,
-        seeds=own_seeds,
-        protocol=protocol_of(spec),
-        config_kind=spec.configuration.kind,
-    )
-
-
-def grid(spec: ZooSpec) -> list[Hyperparameters]:
-    """The product of all factor values, the last factor varying fastest."""
-    values = [getattr(spec.factors, name) for name in FACTORS]
-    return [Hyperparameters(*point) for point in itertools.product(*values)]
-
-
-def _random_seeds(zoo_seed: int, points: int, wanted: RandomSeeds) -> list[tuple[int, ...]]:
-    drawn = seeds.spawn(zoo_seed, "member seeds", points * wanted.random)
-    return [drawn[start : start + wanted.random] for start in range(0, len(drawn), wanted.random)]
+    ordered = (sorted(group, key=lambda one: one.hyperparameters.dropout > 0) for group in grouped.values())
+    return tuple(Cohort(tuple(group)) for group in ordered)
 
 
 def _hash(record: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from weightzoo.spec import Schedule
 
 Split = Literal["train", "val", "test"]
+ConfigKind = Literal["seed", "grid", "search"]
 ID_LENGTH = 16
 FACTORS = ("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout")
 
@@ -63,7 +64,7 @@ class Member:
     hyperparameters: Hyperparameters
     seeds: Seeds
     protocol: Protocol
-    config_kind: Literal["seed", "grid", "search"]
+    config_kind: ConfigKind
 
     def definition(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -78,6 +79,34 @@ class Member:
             "seeds": dataclasses.asdict(self.seeds),
             "protocol": protocol,
         }
+
+    @classmethod
+    def from_definition(cls, definition: Mapping[str, Any], config_kind: str) -> Member:
+        """The member that `definition()` describes; `config_kind` only decides its configuration group.
+
+        Raises:
+            FormatError: it is not what `definition()` gives.
+        """
+        try:
+            protocol = definition["protocol"]
+            return cls(
+                dataset=definition["dataset"],
+                dataset_hash=definition["dataset_hash"],
+                architecture=definition["architecture"],
+                hyperparameters=Hyperparameters(**definition["hyperparameters"]),
+                seeds=Seeds(**definition["seeds"]),
+                protocol=Protocol(
+                    epochs=protocol["epochs"],
+                    batch_size=protocol["batch_size"],
+                    schedule=TypeAdapter[Schedule](Schedule).validate_python(protocol["schedule"]),
+                    momentum=protocol["momentum"],
+                    checkpoint_epochs=tuple(protocol["checkpoint_epochs"]),
+                ),
+                config_kind=TypeAdapter[ConfigKind](ConfigKind).validate_python(config_kind),
+            )
+        except (KeyError, TypeError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise FormatError(f"not the definition of a member: {reason}; the run was made by another version") from None
 
     @property
     def id(self) -> str:

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from weightzoo.errors import FormatError
 from weightzoo.spec import Schedule
 
 Split = Literal["train", "val", "test"]
@@ -106,7 +109,7 @@ class Member:
             )
         except (KeyError, TypeError, ValidationError) as error:
             reason = " ".join(str(error).split())
-            raise FormatError(f"not the definition of a member: {reason}; the run was made by another version") from None
+            raise FormatError(f"not the definition of a member ({reason}); another version made it") from None
 
     @property
     def id(self) -> str:

@@ -13,8 +13,8 @@ import hashlib
 import numpy as np
 
 MAX_SEED = 2**63 - 1
-_GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive counters over all bits
-_MIX1, _MIX2 = 0x7FEB352D, 0x846CA68B  # multipliers with low bias (Wellons, "Prospecting for hash functions", 2018)
+GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: spreads consecutive counters over all bits
+MIX1, MIX2 = 0x7FEB352D, 0x846CA68B  # multipliers with low bias (Wellons, "Prospecting for hash functions", 2018)
 
 
 def stream(seed: int, purpose: str, *position: int) -> np.random.Philox:
@@ -67,10 +67,10 @@ def draw32(key0: np.ndarray, key1: np.ndarray, counter: np.ndarray) -> np.ndarra
     Two multiply-xorshift rounds on `counter * 2**32/phi + key0`, `key1` entering between them, so that two keys share
     no shifted run of draws. All arithmetic is modulo 2**32.
     """
-    x = np.asarray(counter, np.uint32) * np.uint32(_GOLDEN) + np.asarray(key0, np.uint32)
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(_MIX1)
+    x = np.asarray(counter, np.uint32) * np.uint32(GOLDEN) + np.asarray(key0, np.uint32)
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(MIX1)
     x = x ^ np.asarray(key1, np.uint32)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(_MIX2)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(MIX2)
     return x ^ (x >> np.uint32(16))
 
 

@@ -1,0 +1,93 @@
+"""The packed zoo on disk: file names, columns and types. README, "File formats", is its prose.
+
+zoo.json                     what holds for the whole zoo, and the size and hash of every other file
+models.parquet               a row a model
+epochs.parquet               a row a model and epoch, every epoch from 0 to the model's last one
+weights-00000.safetensors    "weights" float32 [models, kept epochs, P], shards of at most 1 GiB (at least one model)
+probe-00000.safetensors      "logits" float16 [models, kept epochs, images, classes], the same models a shard
+provenance.parquet           what differs between two builds of one zoo; not in the file list of zoo.json
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from weightzoo.checkpoints import METRICS
+
+FORMAT = "weightzoo zoo 1"
+HEADER, MODELS, EPOCHS, PROVENANCE = "zoo.json", "models.parquet", "epochs.parquet", "provenance.parquet"
+SHARD_BYTES = 2**30
+
+CLASS_METRICS = ("val_class_accuracy", "test_class_accuracy")
+STATUSES = ("finished", "diverged", "pruned")
+
+
+def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable)
+
+
+# The columns of models.parquet that a record brings along ...
+GIVEN = (
+    _field("member", pa.string()),
+    _field("group", pa.string()),
+    _field("split", pa.string()),
+    _field("status", pa.string()),
+    _field("last_epoch", pa.int32()),
+    _field("diverged_epoch", pa.int32(), nullable=True),
+    _field("init", pa.string()),
+    _field("activation", pa.string()),
+    _field("optimizer", pa.string()),
+    _field("learning_rate", pa.float64()),
+    _field("weight_decay", pa.float64()),
+    _field("dropout", pa.float64()),
+    _field("seed_init", pa.int64()),
+    _field("seed_order", pa.int64()),
+    _field("seed_dropout", pa.int64()),
+    _field("engine", pa.string()),
+)
+# ... those that follow from its metrics ...
+DERIVED = (
+    *(_field(name, pa.float32()) for name in METRICS),
+    _field("best_epoch", pa.int32()),
+    _field("best_val_accuracy", pa.float32()),
+    _field("best_test_accuracy", pa.float32()),
+)
+# ... and the lineage of a twin or fine-tuned model.
+LINEAGE = (_field("parent", pa.string(), nullable=True), _field("parent_epoch", pa.int32(), nullable=True))
+
+MODELS_SCHEMA = pa.schema([*GIVEN, *DERIVED, *LINEAGE])
+EPOCHS_SCHEMA = pa.schema(
+    [
+        _field("model", pa.int32()),
+        _field("epoch", pa.int32()),
+        *(_field(name, pa.float32()) for name in METRICS),
+        *(_field(name, pa.list_(pa.float32())) for name in CLASS_METRICS),
+    ]
+)
+PROVENANCE_SCHEMA = pa.schema(
+    [
+        _field("member", pa.string()),
+        _field("run_id", pa.string(), nullable=True),
+        _field("seconds", pa.float64(), nullable=True),
+        _field("started", pa.timestamp("ms", tz="UTC"), nullable=True),
+        _field("ended", pa.timestamp("ms", tz="UTC"), nullable=True),
+        _field("machine", pa.string(), nullable=True),
+        _field("version", pa.string(), nullable=True),
+    ]
+)
+NULLABLE_INTEGERS = ("diverged_epoch", "parent_epoch")
+
+
+def weights_file(shard: int) -> str:
+    """The name of a shard of weights."""
+    return f"weights-{shard:05d}.safetensors"
+
+
+def probe_file(shard: int) -> str:
+    """The name of a shard of probe outputs."""
+    return f"probe-{shard:05d}.safetensors"
+
+
+def models_per_shard(epochs: int, parameters: int) -> int:
+    """How many models' weights fit in one shard; at least one."""
+    return max(1, SHARD_BYTES // (4 * epochs * parameters))

@@ -1,0 +1,140 @@
+"""`zoo.json`: what holds for a whole zoo, as a record and as plain JSON values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from weightzoo.architectures import Architecture
+from weightzoo.architectures.serialise import from_json, to_json
+from weightzoo.datasets.images import ImageData
+from weightzoo.errors import FormatError, LayoutError, MissingError
+from weightzoo.zoo.format import FORMAT, HEADER
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The image data set that a zoo was trained on. Mean and deviation are None where they were not known."""
+
+    name: str
+    hash: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, data: ImageData) -> Self:
+        """What a zoo says of these images."""
+        return cls(data.name, data.content_hash, data.class_names, data.mean, data.std)
+
+
+@dataclass(frozen=True)
+class ZooHeader:
+    """All that the models of a zoo share.
+
+    `models` is their number, `checkpoint_epochs` the epochs whose weights the zoo holds, ascending, `probe_images` the
+    number of images whose logits it holds (0: none), `spec` its section of `params.yaml` or what is known of it.
+    """
+
+    name: str
+    architecture: Architecture
+    dataset: DatasetInfo
+    checkpoint_epochs: tuple[int, ...]
+    models: int
+    probe_images: int = 0
+    spec: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        epochs = self.checkpoint_epochs
+        if not epochs or list(epochs) != sorted(set(epochs)) or epochs[0] < 0:
+            raise LayoutError(
+                f"checkpoint epochs are {list(epochs)}, expected ascending numbers from 0 on, at least one"
+            )
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a zoo: its name, its size in bytes, its BLAKE2b hash."""
+
+    name: str
+    bytes: int
+    blake2b: str
+
+
+def encode(header: ZooHeader, counts: Mapping[str, Any], files: tuple[StoredFile, ...]) -> dict[str, Any]:
+    """The content of `zoo.json`."""
+    return {
+        "format": FORMAT,
+        "name": header.name,
+        "architecture": to_json(header.architecture),
+        "dataset": asdict(header.dataset),
+        "spec": header.spec,
+        "checkpoint_epochs": list(header.checkpoint_epochs),
+        "probe_images": header.probe_images,
+        "models": header.models,
+        "counts": dict(counts),
+        "files": [asdict(file) for file in files],
+    }
+
+
+def decode(record: Any, place: str) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFile, ...]]:
+    """Read the content of `zoo.json`; `place` is named in errors.
+
+    Raises:
+        FormatError: it is of another format or version, incomplete, or contradicts itself.
+    """
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise FormatError(f"{place}: format {found!r}, expected {FORMAT!r}; assemble the zoo again or update weightzoo")
+    try:
+        dataset = record["dataset"]
+        header = ZooHeader(
+            name=record["name"],
+            architecture=from_json(record["architecture"]),
+            dataset=DatasetInfo(
+                name=dataset["name"],
+                hash=dataset["hash"],
+                class_names=tuple(dataset["class_names"]),
+                mean=None if dataset["mean"] is None else tuple(dataset["mean"]),
+                std=None if dataset["std"] is None else tuple(dataset["std"]),
+            ),
+            checkpoint_epochs=tuple(int(epoch) for epoch in record["checkpoint_epochs"]),
+            models=int(record["models"]),
+            probe_images=int(record["probe_images"]),
+            spec=record["spec"],
+        )
+        files = tuple(
+            StoredFile(str(each["name"]), int(each["bytes"]), str(each["blake2b"])) for each in record["files"]
+        )
+        return header, dict(record["counts"]), files
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise FormatError(f"{place}: {what}; assemble or pull the zoo again") from None
+
+
+def read_header(folder: Path) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFile, ...]]:
+    """Read a zoo's `zoo.json`: the header, the counts and the files, which must be there in their full size.
+
+    Raises:
+        MissingError: it is not there, or one of the files is not.
+        FormatError: it can't be read, or a file does not have its recorded size.
+    """
+    place = folder / HEADER
+    try:
+        record = json.loads(place.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(f"{place}: no such file; assemble or pull the zoo, or check the path") from None
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{place}: can't be read as JSON ({error}); assemble or pull the zoo again") from None
+    header, counts, files = decode(record, str(place))
+    for file in files:
+        stored = folder / file.name
+        if not stored.is_file():
+            raise MissingError(f"{stored}: no such file; assemble or pull the zoo again")
+        size = stored.stat().st_size
+        if size != file.bytes:
+            raise FormatError(f"{stored}: {size:,} bytes, expected {file.bytes:,}; assemble or pull the zoo again")
+    return header, counts, files

@@ -1,0 +1,269 @@
+"""Writing a packed zoo: model by model, in bounded memory, the same input giving the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weightzoo.errors import FormatError, LayoutError
+from weightzoo.zoo import format as fmt
+from weightzoo.zoo.header import StoredFile, ZooHeader, encode
+from weightzoo.zoo.replace import replaced_folder
+from weightzoo.zoo.tensors import HASH_BYTES, TensorWriter
+
+_ROWS_IN_A_GROUP = 2**16  # of epochs.parquet: about 8 MB
+_GIVEN = tuple(column.name for column in fmt.GIVEN)
+_NOTHING = np.empty((0, 0), np.float32)
+_LINEAGE = tuple(column.name for column in fmt.LINEAGE)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model on its way into a zoo, with R = the number of kept epochs up to its last one.
+
+    `row` has the columns `format.GIVEN` of models.parquet, and those of `format.LINEAGE` if it has a parent.
+    `provenance` has those of `format.PROVENANCE_SCHEMA` that are known.
+    """
+
+    row: Mapping[str, Any]
+    weights: np.ndarray  # float32 [R, P]
+    metrics: Mapping[str, np.ndarray]  # each of format.METRICS, float32 [last epoch + 1]
+    val_class_accuracy: np.ndarray  # float32 [last epoch + 1, classes]
+    test_class_accuracy: np.ndarray  # float32 [last epoch + 1, classes]
+    probe: np.ndarray | None = None  # float16 [R, images, classes]
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def write_zoo(
+    path: Path | str,
+    header: ZooHeader,
+    records: Iterable[ModelRecord],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a zoo of the `header.models` records, in their order, to the folder `path`.
+
+    The folder appears when it is complete; a zoo that stands there is replaced then, and not before.
+
+    Raises:
+        FormatError: `path` is something other than a zoo or an empty folder.
+        LayoutError: a record does not fit the header, or there are more or fewer than it says.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100  (a link stays a link)
+    refuse_foreign(path)
+    with replaced_folder(path) as folder:
+        writer = _ZooWriter(folder, header)
+        try:
+            for done, record in enumerate(records, start=1):
+                writer.append(record)
+                if on_progress is not None:
+                    on_progress(done, header.models)
+            writer.finish()
+        finally:
+            writer.close()
+    return path
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse to put a zoo where something else stands.
+
+    Raises:
+        FormatError: `path` is a file, or a folder that is neither empty nor a zoo.
+    """
+    if path.exists() and not path.is_dir():
+        raise FormatError(f"{path}: is a file; give the path of a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / fmt.HEADER).is_file():
+        raise FormatError(f"{path}: is a folder of something else than a zoo; choose another path or empty it")
+
+
+class _ZooWriter:
+    def __init__(self, folder: Path, header: ZooHeader) -> None:
+        self._folder = folder
+        self._header = header
+        self._layout = header.architecture.layout
+        self._per_shard = fmt.models_per_shard(len(header.checkpoint_epochs), self._layout.size)
+        self._weights: TensorWriter | None = None
+        self._probe: TensorWriter | None = None
+        self._models: list[dict[str, Any]] = []
+        self._provenance: list[dict[str, Any]] = []
+        self._states = 0
+        self._files: dict[str, StoredFile] = {}
+        self._pending: list[ModelRecord] = []
+        self._flushed = 0
+        self._epochs = pq.ParquetWriter(folder / fmt.EPOCHS, fmt.EPOCHS_SCHEMA, **_PARQUET)
+
+    def append(self, record: ModelRecord) -> None:
+        number = len(self._models)
+        if number >= self._header.models:
+            raise LayoutError(f"more than the {self._header.models} models that the header announces")
+        self._check(record)
+        if number % self._per_shard == 0:
+            self._open_shard(number)
+        self._states += len(record.weights)
+        assert self._weights is not None
+        self._weights.append(self._padded(record.weights, (self._layout.size,), np.float32))
+        if self._probe is not None and record.probe is not None:
+            shape = (self._header.probe_images, self._header.architecture.classes)
+            self._probe.append(self._padded(record.probe, shape, np.float16))
+        self._models.append({**dict.fromkeys(_LINEAGE), **record.row, **_derived(record)})
+        known = {column: record.provenance.get(column) for column in fmt.PROVENANCE_SCHEMA.names}
+        self._provenance.append({**known, "member": record.row["member"]})
+        self._pending.append(dataclasses.replace(record, weights=_NOTHING, probe=None))
+        if sum(_length(each) for each in self._pending) >= _ROWS_IN_A_GROUP:
+            self._flush_epochs()
+
+    def finish(self) -> None:
+        if len(self._models) != self._header.models:
+            raise LayoutError(f"{len(self._models)} models, the header announces {self._header.models}")
+        self._close_shard()
+        self._flush_epochs()
+        self._epochs.close()
+        self._write_table(fmt.MODELS, self._models, fmt.MODELS_SCHEMA)
+        self._write_table(fmt.PROVENANCE, self._provenance, fmt.PROVENANCE_SCHEMA)
+        for name in (fmt.MODELS, fmt.EPOCHS):
+            self._files[name] = stored_file(self._folder / name)
+        statuses = Counter(row["status"] for row in self._models)
+        counts = {
+            "states": self._states,
+            "parameters": self._layout.size,
+            **{status: statuses[status] for status in fmt.STATUSES},
+        }
+        files = tuple(self._files[name] for name in sorted(self._files))
+        text = json.dumps(encode(self._header, counts, files), indent=1, sort_keys=True) + "\n"
+        (self._folder / fmt.HEADER).write_text(text, encoding="utf-8")
+        for name in (fmt.HEADER, fmt.MODELS, fmt.EPOCHS, fmt.PROVENANCE):
+            with (self._folder / name).open("rb") as file:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        for writer in (self._weights, self._probe):
+            if writer is not None:
+                writer.abandon()
+        if self._epochs.is_open:
+            self._epochs.close()
+
+    def _check(self, record: ModelRecord) -> None:
+        """Raises LayoutError, naming the member."""
+        who = f"member {record.row.get('member')}"
+        wrong = {*_GIVEN, *_LINEAGE} ^ {*record.row, *_LINEAGE}
+        if wrong:
+            raise LayoutError(f"{who}: the row lacks or has too many of {', '.join(sorted(wrong))}")
+        length = int(record.row["last_epoch"]) + 1
+        classes = self._header.architecture.classes
+        reached = sum(epoch < length for epoch in self._header.checkpoint_epochs)
+        expected: dict[str, tuple[Any, type, tuple[int, ...]]] = {
+            "weights": (record.weights, np.float32, (reached, self._layout.size)),
+            "val_class_accuracy": (record.val_class_accuracy, np.float32, (length, classes)),
+            "test_class_accuracy": (record.test_class_accuracy, np.float32, (length, classes)),
+            **{name: (record.metrics.get(name), np.float32, (length,)) for name in fmt.METRICS},
+        }
+        if self._header.probe_images:
+            expected["probe"] = (record.probe, np.float16, (reached, self._header.probe_images, classes))
+        for name, (array, kind, shape) in expected.items():
+            if array is None or array.dtype != kind or array.shape != shape:
+                got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+                raise LayoutError(f"{who}: {name} is {got}, expected {np.dtype(kind)} {list(shape)}")
+
+    def _padded(self, rows: np.ndarray, shape: tuple[int, ...], kind: type) -> np.ndarray:
+        """One model's rows `[1, kept epochs, *shape]`, NaN where it did not get."""
+        kept = len(self._header.checkpoint_epochs)
+        if len(rows) == kept:
+            return rows[None]
+        padded = np.full((1, kept, *shape), np.nan, kind)
+        padded[0, : len(rows)] = rows
+        return padded
+
+    def _open_shard(self, first: int) -> None:
+        self._close_shard()
+        shard = first // self._per_shard
+        header, kept = self._header, len(self._header.checkpoint_epochs)
+        models = min(self._per_shard, header.models - first)
+        about = {"format": fmt.FORMAT, "first_model": first, "epochs": list(header.checkpoint_epochs)}
+        shape = (models, kept, self._layout.size)
+        self._weights = TensorWriter(self._folder / fmt.weights_file(shard), "weights", "F32", shape, about)
+        if header.probe_images:
+            shape = (models, kept, header.probe_images, header.architecture.classes)
+            self._probe = TensorWriter(self._folder / fmt.probe_file(shard), "logits", "F16", shape, about)
+
+    def _close_shard(self) -> None:
+        for writer in (self._weights, self._probe):
+            if writer is not None:
+                writer.close()
+                self._files[writer.path.name] = StoredFile(writer.path.name, writer.bytes, writer.digest)
+        self._weights = self._probe = None
+
+    def _flush_epochs(self) -> None:
+        if not self._pending:
+            return
+        lengths = [_length(record) for record in self._pending]
+        numbers = np.arange(self._flushed, self._flushed + len(lengths), dtype=np.int32)
+        columns: list[pa.Array] = [
+            pa.array(np.repeat(numbers, lengths)),
+            pa.array(np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])),
+        ]
+        metrics = (np.concatenate([each.metrics[name] for each in self._pending]) for name in fmt.METRICS)
+        columns.extend(pa.array(_canonical(values)) for values in metrics)
+        for name in fmt.CLASS_METRICS:
+            values = _canonical(np.concatenate([getattr(each, name) for each in self._pending]))
+            offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(values.shape[1])
+            columns.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1))))
+        self._epochs.write_table(pa.Table.from_arrays(columns, schema=fmt.EPOCHS_SCHEMA))
+        self._flushed += len(self._pending)
+        self._pending = []
+
+    def _write_table(self, name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        with pq.ParquetWriter(self._folder / name, schema, **_PARQUET) as writer:
+            writer.write_table(table)
+
+
+# Everything that decides the bytes is said here rather than left to the library's defaults.
+_PARQUET: dict[str, Any] = {
+    "version": "2.6",
+    "compression": "zstd",
+    "compression_level": 3,
+    "use_dictionary": True,
+    "data_page_version": "1.0",
+    "write_statistics": True,
+}
+
+
+def stored_file(path: Path) -> StoredFile:
+    """Name, size and hash of a file on disk."""
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return StoredFile(path.name, path.stat().st_size, digest.hexdigest())
+
+
+def _length(record: ModelRecord) -> int:
+    return int(record.row["last_epoch"]) + 1
+
+
+def _derived(record: ModelRecord) -> dict[str, Any]:
+    """The final metrics, and those of the epoch of the highest validation accuracy, the earliest of equals."""
+    accuracy = record.metrics["val_accuracy"]
+    best = int(np.argmax(np.where(np.isnan(accuracy), -1, accuracy)))
+    return {
+        **{name: float(_canonical(record.metrics[name])[-1]) for name in fmt.METRICS},
+        "best_epoch": best,
+        "best_val_accuracy": float(accuracy[best]),
+        "best_test_accuracy": float(record.metrics["test_accuracy"][best]),
+    }
+
+
+def _canonical(values: np.ndarray) -> np.ndarray:
+    """The same values with every NaN the same bits: which NaN a division gives differs between processors."""
+    return np.where(np.isnan(values), np.float32(np.nan), values)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from weightzoo.training.devices import DeviceData
 from weightzoo.training.protocol import PROBE_SIZE, Metrics
 
 BATCH = 200  # images at a time, so that on a CPU the activations stay within its cache
+CUDA_MEMBERS = 64  # models at a time there
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,12 @@ def measure(
     network: Network,
     parameters: Mapping[str, Tensor],
     data: DeviceData,
-    running: tuple[Tensor, Tensor] | None,
+    running: Tensor | None,
 ) -> Metrics:
     """The metrics of one epoch of M members with parameters `[M, *shape]`.
 
-    `running` is the training loss and accuracy, each `[M]`, as met while training; None, before training, evaluates on
-    the training images instead. The network is put in evaluation mode.
+    `running` `[2, M]` is the training loss and accuracy as met while training; None, before training, evaluates on the
+    training images instead. The network is put in evaluation mode.
     """
     network.eval()
 
@@ -116,7 +118,7 @@ def measure(
         train = on("train")
         train_loss, train_accuracy = train.loss, train.accuracy
     else:
-        loss, accuracy = running
+        loss, accuracy = running.unbind()
         train_loss, train_accuracy = to_numpy(torch.where(loss.isfinite(), loss, torch.nan)), to_numpy(accuracy)
     return Metrics(
         train_loss=train_loss,
@@ -129,6 +131,12 @@ def measure(
         test_class_accuracy=test.class_accuracy,
         probe_logits=to_numpy(torch.from_numpy(probe.logits), torch.float16),
     )
+
+
+def join(parts: Sequence[Metrics]) -> Metrics:
+    """The metrics of several groups of members as those of all."""
+    names = [field.name for field in dataclasses.fields(Metrics)]
+    return Metrics(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -150,6 +158,6 @@ def _logits(network: Network, parameters: Mapping[str, Tensor], inputs: Tensor) 
         return functional_call(network, dict(own), (inputs,))
 
     if inputs.is_cuda:
-        return vmap(one)(parameters)
+        return vmap(one, chunk_size=CUDA_MEMBERS)(parameters)
     members = len(next(iter(parameters.values())))
     return torch.stack([one({name: tensor[row] for name, tensor in parameters.items()}) for row in range(members)])

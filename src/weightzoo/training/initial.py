@@ -1,4 +1,4 @@
-"""The fresh weights of members: epoch 0, the same for every engine, bit for bit."""
+"""The state that training starts from: fresh weights, the same for every engine bit for bit, or an earlier state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,30 @@ import numpy as np
 
 from weightzoo import seeds
 from weightzoo.architectures import Architecture
-from weightzoo.errors import SpecError
-from weightzoo.members import Member
+from weightzoo.errors import LayoutError, SpecError
+from weightzoo.members import Cohort, Member
+from weightzoo.training.protocol import SLOTS, TrainState
 
 BIAS = 0.01  # every bias of the published zoos starts here
+
+
+def starting_state(architecture: Architecture, cohort: Cohort, resume: TrainState | None) -> TrainState:
+    """The state behind epoch 0, with all optimiser slots zero, or `resume` if it is one of this cohort.
+
+    Raises:
+        LayoutError: `resume` has other optimiser slots, members or parameters than the cohort.
+    """
+    slots = SLOTS[cohort.optimizer]
+    if resume is None:
+        weights = initial_weights(architecture, cohort.members)
+        return TrainState(0, weights, {name: np.zeros_like(weights) for name in slots})
+    if set(resume.slots) != set(slots):
+        raise LayoutError(f"resumed state has the slots {sorted(resume.slots)}, {cohort.optimizer} has {sorted(slots)}")
+    expected = (len(cohort), architecture.layout.size)
+    for name, array in {"weights": resume.weights, **resume.slots}.items():
+        if array.shape != expected:
+            raise LayoutError(f"resumed {name}: got shape {list(array.shape)}, expected {list(expected)}")
+    return resume
 
 
 def initial_weights(architecture: Architecture, members: Sequence[Member]) -> np.ndarray:

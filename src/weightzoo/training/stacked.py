@@ -1,0 +1,170 @@
+"""The engine `torch`: the members of a cohort stacked along one axis, in PyTorch, for any architecture and device.
+
+Shape suffixes: M members, P parameters, N training images, B images of a minibatch, U units that dropout acts on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.functional import cross_entropy
+
+from weightzoo import seeds
+from weightzoo.architectures import Architecture
+from weightzoo.architectures.module import build_module, parameters_of
+from weightzoo.datasets.images import ImageData
+from weightzoo.members import Cohort
+from weightzoo.training.devices import DeviceData, resolve_device, torch_threads
+from weightzoo.training.dropout import DropoutMasks
+from weightzoo.training.evaluation import is_correct, join, measure, to_numpy
+from weightzoo.training.initial import starting_state
+from weightzoo.training.protocol import BETA2, EPSILON, EpochResult, Metrics, TrainState
+from weightzoo.training.schedule import step_factors
+
+_WORKING_SET = {"cpu": 64e6, "cuda": 4e9}  # bytes of activations at a time: within reach of a CPU's cache, or of memory
+_COPIES = 6  # of each activation: itself, its gradient, and what PyTorch makes on the way
+
+
+class StackedEngine:
+    """Trains many members in each PyTorch operation, by `torch.func`.
+
+    A member's result does not depend on its neighbours but for rounding: PyTorch may pick another kernel for another
+    number of members, which changes the last bits of a sum.
+    """
+
+    name = "torch"
+
+    def __init__(self, device: str = "cpu", threads: int | None = None, members_at_once: int | None = None) -> None:
+        """`threads` bounds PyTorch's CPU threads, `members_at_once` the stack; None leaves both to the engine.
+
+        Raises:
+            EngineError: there is no such device.
+        """
+        self.device = resolve_device(device)
+        self.threads = threads
+        self.members_at_once = members_at_once
+
+    def supports(self, architecture: Architecture, cohort: Cohort, device: str) -> str | None:
+        """None: there is nothing that it can't train."""
+        return None
+
+    def train(
+        self, architecture: Architecture, cohort: Cohort, data: ImageData, *, resume: TrainState | None = None
+    ) -> Iterator[EpochResult]:
+        """Train stack after stack through an epoch, then yield the epoch of all; see `Engine.train`.
+
+        Raises:
+            EngineError: the data set does not fit the architecture.
+            LayoutError: `resume` is not a state of this cohort.
+        """
+        device_data = DeviceData(data, architecture, self.device)
+        state = starting_state(architecture, cohort, resume)
+        at_once = self.members_at_once or _members_at_once(architecture, cohort, self.device)
+        rows = [range(start, min(start + at_once, len(cohort))) for start in range(0, len(cohort), at_once)]
+        stacks = [_Stack(architecture, cohort.select(r), state.select(np.array(r)), device_data) for r in rows]
+        for epoch in range(0 if resume is None else resume.epoch + 1, cohort.protocol.epochs + 1):
+            started = time.perf_counter()
+            with torch_threads(self.threads):
+                threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+                running = [stack.train_epoch(epoch) if epoch > 0 else None for stack in stacks]
+                metrics = join([stack.measure(means) for stack, means in zip(stacks, running, strict=True)])
+                weights = np.concatenate([to_numpy(stack.weights_MP) for stack in stacks])
+                slots = {
+                    name: np.concatenate([to_numpy(stack.slots[name]) for stack in stacks]) for name in state.slots
+                }
+            seconds = threads * (time.perf_counter() - started)
+            yield EpochResult(TrainState(epoch, weights, slots), metrics, seconds)
+
+
+class _Stack:
+    """Members that are trained in the same operations: weights and optimiser state on the device, and the loop."""
+
+    def __init__(self, architecture: Architecture, cohort: Cohort, state: TrainState, data: DeviceData) -> None:
+        self.architecture, self.cohort, self.data = architecture, cohort, data
+        self.inputs, self.labels = data.inputs["train"], data.labels["train"]
+        self.device = self.inputs.device
+        self.steps = math.ceil(len(self.labels) / cohort.protocol.batch_size)
+        self.rate_factors, self.momenta = step_factors(cohort.protocol, self.steps, cohort.optimizer)
+
+        self.weights_MP = torch.from_numpy(state.weights).to(self.device, copy=True)
+        self.slots = {name: torch.from_numpy(slot).to(self.device, copy=True) for name, slot in state.slots.items()}
+        self.parameters = parameters_of(architecture, self.weights_MP)  # views: an update of the weights shows in them
+        chosen = [member.hyperparameters for member in cohort.members]
+        self.rate_M1 = torch.tensor([[own.learning_rate] for own in chosen], dtype=torch.float64, device=self.device)
+        self.decay_M1 = torch.tensor([[own.weight_decay] for own in chosen], dtype=torch.float32, device=self.device)
+
+        # In evaluation mode, since the masks are handed in: PyTorch's own dropout would draw from a global generator.
+        self.network = build_module(architecture, cohort.activation).to(self.device).eval()
+        self.gradients = vmap(grad_and_value(self._loss, has_aux=True))
+        self.masks = DropoutMasks(architecture, cohort.members, self.device)
+
+    def train_epoch(self, epoch: int) -> Tensor:
+        """Visit every training image once: the mean losses and the accuracies on the way, float64 `[2, M]`.
+
+        Nothing in the loop waits for the device.
+        """
+        samples, batch_size = len(self.labels), self.cohort.protocol.batch_size
+        orders = [seeds.sample_order(member.seeds.order, epoch, samples) for member in self.cohort.members]
+        orders_MN = torch.from_numpy(np.stack(orders)).to(self.device)
+        sums_2M = torch.zeros(2, len(orders), dtype=torch.float64, device=self.device)
+        for number, batch_MB in enumerate(orders_MN.split(batch_size, dim=1)):
+            step = (epoch - 1) * self.steps + number
+            first_visit = (epoch - 1) * samples + number * batch_size
+            inputs, labels_MB = self.inputs[batch_MB], self.labels[batch_MB]
+            masks = self.masks.draw(first_visit, batch_MB.shape[1])
+
+            gradients, (loss_M, logits_MBC) = self.gradients(self.parameters, inputs, labels_MB, masks)
+            gradients_MP = torch.cat([gradients[name].flatten(1) for name in self.architecture.layout.names], dim=1)
+            self._update(gradients_MP, step)
+
+            sums_2M += torch.stack([loss_M * batch_MB.shape[1], is_correct(logits_MBC, labels_MB).sum(1)])
+        return sums_2M / samples
+
+    def measure(self, running_2M: Tensor | None) -> Metrics:
+        """The metrics of the weights as they are."""
+        return measure(self.network, self.parameters, self.data, running_2M)
+
+    def _loss(
+        self, parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor, masks: Mapping[int, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and logits `[B, C]` of one member on its minibatch."""
+        logits = functional_call(self.network, dict(parameters), (inputs, masks))
+        return cross_entropy(logits, labels), logits
+
+    def _update(self, gradients_MP: Tensor, step: int) -> None:
+        """One step of the optimiser on all weights, with PyTorch's formulas; `step` counts from 0 over all epochs.
+
+        References:
+            Adam: Kingma & Ba 2015, arXiv 1412.6980, with the penalty in the gradient; AdamW: Loshchilov & Hutter 2019,
+            arXiv 1711.05101; SGD with momentum in the form of Sutskever et al. 2013, without dampening.
+        """
+        momentum = float(self.momenta[step])
+        rate_M1 = self.rate_M1 * float(self.rate_factors[step])
+        if self.cohort.optimizer == "adamw":
+            self.weights_MP *= (1 - rate_M1 * self.decay_M1).float()
+        else:
+            gradients_MP += self.decay_M1 * self.weights_MP
+
+        if self.cohort.optimizer == "sgd":
+            velocity = self.slots["momentum_buffer"]
+            velocity.mul_(momentum).add_(gradients_MP)
+            self.weights_MP -= rate_M1.float() * velocity
+        else:
+            mean, square = self.slots["exp_avg"], self.slots["exp_avg_sq"]
+            mean.lerp_(gradients_MP, 1 - momentum)
+            square.mul_(BETA2).addcmul_(gradients_MP, gradients_MP, value=1 - BETA2)
+            mean_correction, square_correction = 1 - momentum ** (step + 1), 1 - BETA2 ** (step + 1)
+            denominator = (square.sqrt() / math.sqrt(square_correction)).add_(EPSILON)
+            self.weights_MP -= (rate_M1 / mean_correction).float() * (mean / denominator)
+
+
+def _members_at_once(architecture: Architecture, cohort: Cohort, device: torch.device) -> int:
+    """How many members fit the working set with a minibatch each."""
+    activations = sum(math.prod(shape) for shape in architecture.shapes) * cohort.protocol.batch_size
+    return max(1, int(_WORKING_SET[device.type] / (4 * _COPIES * activations)))

@@ -26,7 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from weightzoo.errors import WeightzooError
+from weightzoo.errors import SpecError, WeightzooError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -101,6 +101,8 @@ def guarded(run: Callable[[], None]) -> int:
 
 
 def _one_line(error: Exception) -> str:
+    """One line an error; a `SpecError` has one a mistake."""
     from rich.markup import escape
 
-    return escape(" ".join(str(error).split()))
+    lines = str(error).splitlines() if isinstance(error, SpecError) else [str(error)]
+    return escape("\n".join(" ".join(line.split()) for line in lines))

@@ -5,80 +5,194 @@ Unknown keys and impossible values are refused with the place where they stand a
 
 from __future__ import annotations
 
-import difflib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from weightzoo.errors import MissingError, SpecError
+from weightzoo.mistakes import TAG, Location, explain, nearest, refusal, short
 
 Initialisation = Literal["uniform", "normal", "kaiming_uniform", "kaiming_normal"]
 ActivationKind = Literal["tanh", "sigmoid", "relu", "gelu", "leaky_relu", "silu"]
 OptimizerKind = Literal["adam", "adamw", "sgd"]
+ArchitectureName = Literal["cnn-s", "cnn-m"]
 EngineChoice = Literal["auto", "reference", "torch", "lanes"]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SeedSource = Literal["init", "order", "dropout"]
+
+MAX_MODELS = 1_000_000
+MAX_EPOCHS = 10_000
+MAX_BATCH = 65_536
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise refusal(f"got {short(value)}, expected a number")
+    return value
+
+
+def _plain_zero(value: float) -> float:
+    return value + 0.0  # -0.0 would be another member than 0.0
+
+
+_Number = BeforeValidator(_no_bool)
+Seed = Annotated[int, _Number, Field(ge=0, lt=2**63)]
+PositiveInt = Annotated[int, _Number, Field(ge=1, le=MAX_MODELS)]
+Rate = Annotated[float, _Number, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_plain_zero)]
+NonNegative = Annotated[float, _Number, Field(ge=0, le=1000, allow_inf_nan=False), AfterValidator(_plain_zero)]
+Positive = Annotated[float, _Number, Field(gt=0, le=1000, allow_inf_nan=False)]
+Divisor = Annotated[float, _Number, Field(ge=1, le=1e12, allow_inf_nan=False)]
+Fraction = Annotated[float, _Number, Field(gt=0, lt=1, allow_inf_nan=False)]
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise refusal(
+            f"{short(value)} is no name; names are file names: a letter, then up to 63 letters, digits, '-' and '_'"
+        )
+    return value
+
+
+def _device(value: object) -> object:
+    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
+        raise refusal(f"got {short(value)}, expected cpu, cuda, cuda:0, cuda:1, ... or mps")
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+
+
+def _kind_of(value: object) -> str:
+    """The tag of a section's `kind`; a bare tag if it has none."""
+    if isinstance(value, Mapping):
+        return f"{TAG}{cast('Mapping[str, object]', value).get('kind', '')}"
+    return f"{TAG}{getattr(value, 'kind', '')}"
+
+
+def _expand_kind(value: object) -> object:
+    """`schedule: cosine` is short for `schedule: {kind: cosine}`."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Range(_Section):
     """A continuous factor of a search: all values between `low` and `high`, on a logarithmic scale if `log`."""
 
-    low: NonNegative
-    high: Positive
+    low: NonNegative = Field(description="`low`, the smallest value")
+    high: Positive = Field(description="`high`, the largest value")
     log: bool = False
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}")
+            raise refusal(f"got {self.low}, which is not below high, {self.high}", "low")
         if self.log and self.low == 0:
-            raise ValueError("a logarithmic range can't start at 0")
+            raise refusal("a logarithmic range can't start at 0; give a small positive number", "low")
         return self
+
+
+def _listed(value: object) -> object:
+    """One value for a list of one; a range as it is."""
+    return value if isinstance(value, Mapping | Range | list | tuple) else (value,)
+
+
+def _values_or_range(value: object) -> str:
+    return TAG + ("range" if isinstance(value, Mapping | Range) else "values")
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise refusal("got an empty list, expected at least one value")
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise refusal(f"{short(value)} is there twice; remove one", index)
+    return values
+
+
+_Listed, _Distinct = BeforeValidator(_listed), AfterValidator(_distinct)
+_ValuesOrRange = Discriminator(_values_or_range)
+_Range = Annotated[Range, Tag(TAG + "range")]
 
 
 class Factors(_Section):
     """The generating factors, each a list of values (a grid is their product) or, in a search, a range."""
 
-    init: tuple[Initialisation, ...] = ("kaiming_uniform",)
-    activation: tuple[ActivationKind, ...] = ("relu",)
-    optimizer: tuple[OptimizerKind, ...] = ("adam",)
-    learning_rate: tuple[Positive, ...] | Range = (1e-3,)
-    weight_decay: tuple[NonNegative, ...] | Range = (0.0,)
-    dropout: tuple[Rate, ...] | Range = (0.0,)
+    init: Annotated[tuple[Initialisation, ...], _Listed, _Distinct] = ("kaiming_uniform",)
+    activation: Annotated[tuple[ActivationKind, ...], _Listed, _Distinct] = ("relu",)
+    optimizer: Annotated[tuple[OptimizerKind, ...], _Listed, _Distinct] = ("adam",)
+    learning_rate: Annotated[
+        Annotated[tuple[Positive, ...], _Distinct, Tag(TAG + "values")] | _Range, _ValuesOrRange, _Listed
+    ] = (1e-3,)
+    weight_decay: Annotated[
+        Annotated[tuple[NonNegative, ...], _Distinct, Tag(TAG + "values")] | _Range, _ValuesOrRange, _Listed
+    ] = (0.0,)
+    dropout: Annotated[
+        Annotated[tuple[Rate, ...], _Distinct, Tag(TAG + "values")] | _Range, _ValuesOrRange, _Listed
+    ] = (0.0,)
 
-    @field_validator("*")
-    @classmethod
-    def _not_empty_not_doubled(cls, value: object) -> object:
-        if isinstance(value, tuple):
-            values = cast("tuple[object, ...]", value)
-            if not values:
-                raise ValueError("needs at least one value")
-            if len(set(values)) < len(values):
-                raise ValueError(f"has a value twice: {list(values)}")
-        return value
+    @model_validator(mode="after")
+    def _ranges_within_bounds(self) -> Self:
+        if isinstance(self.dropout, Range) and self.dropout.high >= 1:
+            raise refusal(f"got {self.dropout.high}, expected a number below 1", "dropout", "high")
+        if isinstance(self.learning_rate, Range) and self.learning_rate.low == 0:
+            raise refusal("got 0, expected a number above 0", "learning_rate", "low")
+        return self
 
     @property
     def ranges(self) -> tuple[str, ...]:
         """The names of the factors that are ranges."""
         return tuple(name for name in type(self).model_fields if isinstance(getattr(self, name), Range))
 
+    @property
+    def points(self) -> int:
+        """The number of points of the grid.
 
-class FixedSeeds(_Section):
+        Raises:
+            ValueError: a factor is a range.
+        """
+        if self.ranges:
+            raise ValueError(f"{self.ranges[0]} is a range, which has no number of points")
+        return math.prod(len(cast("tuple[Any, ...]", values)) for _, values in self)
+
+
+class _Seeds(_Section):
+    """What the three kinds of seeds share: which sources of randomness vary, the others staying at the first seed."""
+
+    vary: Annotated[tuple[SeedSource, ...], _Listed, _Distinct] = ("init", "order", "dropout")
+
+
+class FixedSeeds(_Seeds):
     """The same seeds for every grid point: `first`, `first + 1`, ..."""
 
     first: Seed = 1
-    count: PositiveInt
+    count: PositiveInt = Field(description="`count`, the number of seeds; or `random: N`; or a list of seeds")
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        if self.first + self.count > 2**63:
+            raise refusal("the last seed is above 2**63 - 1; start lower", "first")
+        return self
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -86,46 +200,109 @@ class FixedSeeds(_Section):
         return tuple(range(self.first, self.first + self.count))
 
 
-class RandomSeeds(_Section):
-    """Seeds of its own for every grid point, drawn once from the zoo's seed."""
+class ListedSeeds(_Seeds):
+    """The same seeds for every grid point, one by one; a plain list is short for it."""
+
+    values: Annotated[tuple[Seed, ...], _Distinct]
+
+    @property
+    def count(self) -> int:
+        """The number of seeds."""
+        return len(self.values)
+
+
+class RandomSeeds(_Seeds):
+    """`random` seeds of its own for every grid point, drawn from the zoo's seed and the point."""
 
     random: PositiveInt
+
+    @property
+    def count(self) -> int:
+        """The number of seeds a point."""
+        return self.random
+
+
+def _expand_seeds(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return {"values": value}
+    if not isinstance(value, Mapping | _Seeds):
+        raise refusal(f"got {short(value)}, expected {{count: N}}, {{random: N}} or a list of seeds")
+    return value
+
+
+def _seeds_kind(value: object) -> str:
+    keys = value if isinstance(value, Mapping) else type(cast("_Seeds", value)).model_fields
+    return TAG + ("random seeds" if "random" in keys else "listed seeds" if "values" in keys else "fixed seeds")
+
+
+AnySeeds = Annotated[
+    Annotated[FixedSeeds, Tag(TAG + "fixed seeds")]
+    | Annotated[ListedSeeds, Tag(TAG + "listed seeds")]
+    | Annotated[RandomSeeds, Tag(TAG + "random seeds")],
+    Discriminator(_seeds_kind),
+    BeforeValidator(_expand_seeds),
+]
+_SEEDS = "`seeds`: {count: N}, {random: N} or a list of seeds"
 
 
 class SeedConfiguration(_Section):
     """One set of hyperparameters, many seeds."""
 
     kind: Literal["seed"]
-    seeds: FixedSeeds
+    seeds: AnySeeds = Field(description=_SEEDS)
 
 
 class GridConfiguration(_Section):
     """The full product of all factors, each point with several seeds."""
 
     kind: Literal["grid"]
-    seeds: FixedSeeds | RandomSeeds
+    seeds: AnySeeds = Field(description=_SEEDS)
 
 
 class Pruner(_Section):
-    """Stops members early: those below the `median`, or all but the best 1/`reduction` at each rung of `halving`."""
+    """Stops members early, by what earlier batches of the search reached at the same epoch.
+
+    `median` stops those below the median of the members trained to the end, from `warmup_epochs` on (Golovin et al.
+    2017, "Google Vizier", median stopping); `halving` stops, at the epochs `warmup_epochs`, times `reduction`, times
+    `reduction` squared, ..., all but the best 1/`reduction` (asynchronous successive halving, Li et al. 2018, arXiv
+    1810.05934).
+    """
 
     kind: Literal["median", "halving"] = "median"
     warmup_epochs: PositiveInt = 5
-    reduction: Annotated[int, Field(ge=2)] = 3
+    reduction: Annotated[int, _Number, Field(ge=2, le=100)] = 3
 
 
 class SearchConfiguration(_Section):
-    """Points drawn from the factors by a sampler; TPE learns from the members trained so far, batch by batch."""
+    """Points drawn from the factors by a sampler; TPE learns from the members trained so far, batch by batch.
+
+    Every member has a random seed of its own, drawn from the zoo's seed and its point.
+    """
 
     kind: Literal["search"]
     sampler: Literal["random", "qmc", "tpe"] = "random"
-    models: PositiveInt
+    models: PositiveInt = Field(description="`models`, the number of models to train")
     batch: PositiveInt = 64
     objective: Literal["val_accuracy", "val_loss"] = "val_accuracy"
-    pruner: Pruner | None = None
+    pruner: Annotated[Pruner | None, BeforeValidator(_expand_kind)] = None
+
+    @model_validator(mode="after")
+    def _pruner_has_something_to_compare_with(self) -> Self:
+        if self.pruner is not None and self.models <= self.batch:
+            raise refusal(
+                f"got {self.batch} for {self.models} models; a pruner compares with earlier batches, make it smaller",
+                "batch",
+            )
+        return self
 
 
-Configuration = Annotated[SeedConfiguration | GridConfiguration | SearchConfiguration, Field(discriminator="kind")]
+Configuration = Annotated[
+    Annotated[SeedConfiguration, Tag(TAG + "seed")]
+    | Annotated[GridConfiguration, Tag(TAG + "grid")]
+    | Annotated[SearchConfiguration, Tag(TAG + "search")],
+    Discriminator(_kind_of),
+    BeforeValidator(_expand_kind),
+]
 
 
 class Constant(_Section):
@@ -137,55 +314,86 @@ class Constant(_Section):
 class OneCycle(_Section):
     """One cycle up to the learning rate and down again (Smith & Topin 2018, arXiv 1708.07120), annealed by cosine."""
 
-    kind: Literal["one_cycle"]
-    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    start_divisor: Annotated[float, Field(ge=1)] = 25.0
-    end_divisor: Annotated[float, Field(ge=1)] = 1e4
+    kind: Literal["one_cycle"] = "one_cycle"
+    warmup: Fraction = 0.3
+    start_divisor: Divisor = 25.0
+    end_divisor: Divisor = 1e4
     base_momentum: Rate = 0.85
     max_momentum: Rate = 0.95
+
+    @model_validator(mode="after")
+    def _momentum_ordered(self) -> Self:
+        if self.base_momentum > self.max_momentum:
+            raise refusal(
+                f"got {self.base_momentum}, which is above max_momentum, {self.max_momentum}", "base_momentum"
+            )
+        return self
 
 
 class Cosine(_Section):
     """From the learning rate down to `end` times it, by half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
 
-    kind: Literal["cosine"]
+    kind: Literal["cosine"] = "cosine"
     end: Rate = 0.0
 
 
 class StepDecay(_Section):
     """The learning rate times `factor` every `every` epochs."""
 
-    kind: Literal["step"]
-    every: PositiveInt
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    kind: Literal["step"] = "step"
+    every: PositiveInt = Field(description="`every`, the number of epochs between two steps")
+    factor: Fraction = 0.1
 
 
-Schedule = Annotated[Constant | OneCycle | Cosine | StepDecay, Field(discriminator="kind")]
+Schedule = Annotated[
+    Annotated[Constant, Tag(TAG + "constant")]
+    | Annotated[OneCycle, Tag(TAG + "one_cycle")]
+    | Annotated[Cosine, Tag(TAG + "cosine")]
+    | Annotated[StepDecay, Tag(TAG + "step")],
+    Discriminator(_kind_of),
+    BeforeValidator(_expand_kind),
+]
 
 
 class Every(_Section):
     """Every n-th epoch, and always the first (0) and the last."""
 
-    every: PositiveInt
+    every: PositiveInt = Field(description="`every`, the number of epochs between two checkpoints")
+
+
+def _checkpoints_kind(value: object) -> str:
+    if isinstance(value, Mapping | Every):
+        return TAG + "every"
+    return TAG + ("epochs" if isinstance(value, list | tuple) else "all")
+
+
+def _checkpoints(value: object) -> object:
+    if value != "all" and not isinstance(value, Mapping | Every | list | tuple):
+        raise refusal(f"got {short(value)}, expected all, {{every: N}} or a list of epochs")
+    return value
 
 
 class Training(_Section):
     """The training protocol, the same for all members of a zoo."""
 
-    epochs: PositiveInt = 50
-    batch_size: PositiveInt = 10
+    epochs: Annotated[int, _Number, Field(ge=1, le=MAX_EPOCHS)] = 50
+    batch_size: Annotated[int, _Number, Field(ge=1, le=MAX_BATCH)] = 10
     schedule: Schedule = Constant()
     momentum: Rate = 0.9
-    checkpoints: Literal["all"] | Every | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    checkpoints: Annotated[
+        Annotated[Literal["all"], Tag(TAG + "all")]
+        | Annotated[Every, Tag(TAG + "every")]
+        | Annotated[tuple[Annotated[int, _Number, Field(ge=0)], ...], _Distinct, Tag(TAG + "epochs")],
+        Discriminator(_checkpoints_kind),
+        BeforeValidator(_checkpoints),
+    ] = "all"
 
     @model_validator(mode="after")
     def _checkpoints_within_training(self) -> Self:
         if isinstance(self.checkpoints, tuple):
-            late = [epoch for epoch in self.checkpoints if epoch > self.epochs]
-            if late:
-                raise ValueError(f"checkpoints {late} come after the last epoch, {self.epochs}")
-            if not self.checkpoints:
-                raise ValueError("checkpoints needs at least one epoch")
+            for index, epoch in enumerate(self.checkpoints):
+                if epoch > self.epochs:
+                    raise refusal(f"got {epoch}, which is after the last epoch, {self.epochs}", "checkpoints", index)
         return self
 
     @property
@@ -201,7 +409,7 @@ class DatasetSpec(_Section):
     """How an image data set is prepared."""
 
     source: Literal["digits"] = "digits"
-    size: Annotated[int, Field(ge=8, le=256)] = 28
+    size: Annotated[int, _Number, Field(ge=8, le=256)] = 28
     train: PositiveInt | None = None
     val: PositiveInt | None = None
     seed: Seed = 0
@@ -210,42 +418,81 @@ class DatasetSpec(_Section):
 class ZooSpec(_Section):
     """One zoo: a population of members of one architecture on one data set."""
 
-    dataset: str
-    architecture: str
-    configuration: Configuration
+    dataset: str = Field(description="`dataset`, the name of a section below `datasets`")
+    architecture: ArchitectureName = Field(description="`architecture`, e.g. cnn-s")
+    configuration: Configuration = Field(description="`configuration`, e.g. {kind: grid, seeds: {count: 2}}")
     factors: Factors = Factors()
     training: Training = Training()
     engine: EngineChoice = "auto"
-    device: str = "cpu"
+    device: Annotated[str, BeforeValidator(_device)] = "cpu"
     seed: Seed = 0
 
     @model_validator(mode="after")
     def _factors_fit_configuration(self) -> Self:
         kind = self.configuration.kind
+        several = [name for name, values in self.factors if isinstance(values, Range) or len(values) > 1]
         if kind != "search" and self.factors.ranges:
-            raise ValueError(f"factors.{self.factors.ranges[0]} is a range, which only a search can draw from")
-        if kind == "seed":
-            several = [name for name, value in self.factors if len(value) > 1]
-            if several:
-                raise ValueError(f"a seed zoo has one value a factor, {several[0]} has several; use kind: grid")
+            raise refusal(
+                "a range, which only a search can draw from; list values, or use kind: search",
+                "factors",
+                self.factors.ranges[0],
+            )
+        if kind == "seed" and several:
+            raise refusal("several values, a seed zoo has one; use kind: grid", "factors", several[0])
+        if kind == "search" and not several:
+            raise refusal("every factor has one value, so there is nothing to search; use kind: seed", "factors")
+        return self
+
+    @model_validator(mode="after")
+    def _members_differ(self) -> Self:
+        if isinstance(self.configuration, SearchConfiguration):
+            return self
+        own = self.configuration.seeds
+        if own.vary == ("dropout",) and own.count > 1 and 0.0 in cast("tuple[float, ...]", self.factors.dropout):
+            raise refusal(
+                "without dropout, models that differ in its seed alone are equal", "configuration", "seeds", "vary"
+            )
+        models = self.factors.points * own.count
+        if models > MAX_MODELS:
+            raise refusal(f"{models:,} models, expected at most {MAX_MODELS:,}; list fewer values or seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _training_fits(self) -> Self:
+        if self.engine == "lanes" and self.device != "cpu":
+            raise refusal(f"got lanes, which runs on the cpu, not on {self.device}; use auto or torch", "engine")
+        pruner = self.configuration.pruner if isinstance(self.configuration, SearchConfiguration) else None
+        if pruner is not None and pruner.warmup_epochs >= self.training.epochs:
+            raise refusal(
+                f"got {pruner.warmup_epochs}, which leaves nothing to prune before epoch {self.training.epochs}",
+                "configuration",
+                "pruner",
+                "warmup_epochs",
+            )
         return self
 
 
 class Params(_Section):
     """All of `params.yaml`."""
 
-    build: tuple[str, ...]
-    datasets: Mapping[str, DatasetSpec]
-    zoos: Mapping[str, ZooSpec]
+    build: tuple[str, ...] = Field(description="`build`, the list of zoos that `dvc repro` builds")
+    datasets: Mapping[Name, DatasetSpec] = Field(description="`datasets`, a section a data set")
+    zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
+
+    @field_validator("build")
+    @classmethod
+    def _built_once(cls, build: tuple[str, ...]) -> tuple[str, ...]:
+        return _distinct(build) if build else build
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
-        for name in self.build:
-            self.zoo(name)
+        for index, name in enumerate(self.build):
+            if name not in self.zoos:
+                raise refusal(f"no zoo {short(name)} below `zoos`; {nearest(name, self.zoos)}", "build", index)
         for name, zoo in self.zoos.items():
             if zoo.dataset not in self.datasets:
-                known = ", ".join(self.datasets)
-                raise ValueError(f"zoos.{name}.dataset is {zoo.dataset!r}; the data sets are {known}")
+                remedy = nearest(zoo.dataset, self.datasets)
+                raise refusal(f"no data set {short(zoo.dataset)} below `datasets`; {remedy}", "zoos", name, "dataset")
         return self
 
     def zoo(self, name: str) -> ZooSpec:
@@ -255,29 +502,33 @@ class Params(_Section):
             SpecError: there is none of that name; the message names the nearest.
         """
         if name not in self.zoos:
-            near = difflib.get_close_matches(name, self.zoos, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.zoos)}"
-            raise SpecError(f"no zoo {name!r} in params.yaml; {hint}")
+            raise SpecError(f"no zoo {name!r} in params.yaml; {nearest(name, self.zoos)}")
         return self.zoos[name]
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check `params.yaml`.
+    """Read and check `params.yaml`, as YAML 1.2 and with the parser that DVC reads it with.
 
     Raises:
         MissingError: there is no such file.
-        SpecError: it is no YAML, has an unknown key or an impossible value.
+        SpecError: it is no YAML, has a key twice, an unknown key or an impossible value.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise MissingError(f"{path}: no such file; run from the project's folder or pass --params") from None
+        raise MissingError(f"{path}: no such file; run from the project's folder") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: can't be read as text: {error}") from None
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        content = YAML(typ="safe").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise SpecError(
+            f"{path}{line}: not valid YAML: {' '.join(str(error.problem or error.context).split())}"
+        ) from None
+    except (YAMLError, ValueError) as error:  # ValueError: a date that does not exist, and the like
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return parse_params(content, source=str(path))
 
@@ -286,50 +537,39 @@ def parse_params(content: object, source: str = "params") -> Params:
     """Check what was read from `params.yaml`.
 
     Raises:
-        SpecError: naming every place that is wrong, and the remedy.
+        SpecError: a line for every mistake: where it is, what was given, what is expected.
     """
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise SpecError(f"{source}: " + "; ".join(_explain(error))) from None
+        raise SpecError("\n".join(f"{source}: {line}" for line in explain(error, content, _section_at))) from None
 
 
-def _explain(error: ValidationError) -> list[str]:
-    explained: list[str] = []
-    for problem in error.errors():
-        place = _place(problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            explained.append(f"{place}: unknown key{_nearest(problem['loc'])}")
-        elif problem["type"] == "value_error":
-            explained.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": "))
-        else:
-            explained.append(f"{place}: {problem['msg']}, got {_short(problem.get('input'))}")
-    return list(dict.fromkeys(explained))
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "factors": Factors,
+    "training": Training,
+    "pruner": Pruner,
+    TAG + "range": Range,
+    TAG + "fixed seeds": FixedSeeds,
+    TAG + "listed seeds": ListedSeeds,
+    TAG + "random seeds": RandomSeeds,
+    TAG + "every": Every,
+    TAG + "seed": SeedConfiguration,
+    TAG + "grid": GridConfiguration,
+    TAG + "search": SearchConfiguration,
+    TAG + "constant": Constant,
+    TAG + "one_cycle": OneCycle,
+    TAG + "cosine": Cosine,
+    TAG + "step": StepDecay,
+}
 
 
-def _place(location: tuple[int | str, ...]) -> str:
-    """`('zoos', 'a', 'configuration', 'grid', 'seeds')` to `zoos.a.configuration.seeds`: union branches are no keys."""
-    branches = {"grid", "seed", "search", "constant", "one_cycle", "cosine", "step"}
-    parts: list[str] = []
-    for index, part in enumerate(location):
-        text = str(part)
-        is_branch = index > 0 and text in branches and location[index - 1] in ("configuration", "schedule")
-        is_type = text[:1].isupper() or "[" in text
-        if not (is_branch or is_type):
-            parts.append(text)
-    return ".".join(parts)
-
-
-def _nearest(location: tuple[int | str, ...]) -> str:
-    sections = (Params, ZooSpec, DatasetSpec, Factors, Training, Range, FixedSeeds, RandomSeeds, Pruner)
-    sections += (SeedConfiguration, GridConfiguration, SearchConfiguration, OneCycle, Cosine, StepDecay, Every)
-    known = {field for section in sections for field in section.model_fields}
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else "; remove it"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _section_at(location: Location) -> type[BaseModel]:
+    """The section that the last part of a location is a key of."""
+    section: type[BaseModel] = Params
+    for depth, part in enumerate(location[:-1]):
+        if depth == 1:  # the user's name of a data set or zoo
+            section = DatasetSpec if location[0] == "datasets" else ZooSpec
+        elif depth > 1:
+            section = _SECTIONS.get(str(part), section)
+    return section

@@ -1,0 +1,129 @@
+"""Where models are in weight space: layer norms over the epochs, and a map by principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from weightzoo.analysis.performance import finished
+
+if TYPE_CHECKING:
+    from weightzoo.zoo import Zoo
+
+COMPONENTS = 3
+_READ_BYTES = 4 << 30  # weights read for one report, at most
+_CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class WeightSpace:
+    """M models at the zoo's E kept epochs: norms of L layers, and coordinates on principal components.
+
+    A model's entries are NaN at epochs that it did not reach, and from its divergence on. Coordinates are NaN as well
+    for models that are not on the map.
+    """
+
+    rows: np.ndarray  # int64 [M], rows of zoo.models, ascending
+    epochs: np.ndarray  # int64 [E]
+    layers: tuple[str, ...]  # L names
+    norms: np.ndarray  # float64 [M, E, L], Euclidean norm of a layer's weights and biases
+    coordinates: np.ndarray  # float64 [M, E, COMPONENTS]
+    explained: np.ndarray  # float64 [COMPONENTS], share of the variance of the final weights
+    mapped: np.ndarray  # bool [M], which models the map was fitted on
+
+    @property
+    def total_norms(self) -> np.ndarray:
+        """Euclidean norm of the whole weight vector, float64 `[M, E]`."""
+        return np.sqrt((self.norms**2).sum(axis=2))
+
+
+def evenly(count: int, limit: int) -> np.ndarray:
+    """`min(count, limit)` of the numbers 0 .. count - 1, ascending and evenly spread, the first and the last included.
+
+    >>> evenly(10, 4).tolist()
+    [0, 3, 6, 9]
+    """
+    if limit >= count:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.int64))
+
+
+def weight_space(zoo: Zoo, most_models: int = 2000) -> WeightSpace:
+    """Norms and map of the zoo's models; of an even sample of them, if they are more than `most_models` or 4 GiB.
+
+    The map is a principal component analysis of the last kept epoch's weight vectors of the finished models (Pearson
+    1901; Jolliffe 2002, section 3.5), centred, not scaled, from the `[M, M]` matrix of inner products, so that the cost
+    hardly grows with P. Earlier epochs are projected onto the same components. A component's sign is chosen so that its
+    largest coordinate in size is positive.
+    """
+    size, epochs = zoo.layout.size, np.asarray(zoo.checkpoint_epochs, np.int64)
+    affordable = max(1, _READ_BYTES // (4 * size * len(epochs)))
+    rows = evenly(len(zoo.models), min(most_models, affordable))
+    models = zoo.models.iloc[rows]
+    mapped = _with_finite_weights(zoo, rows, finished(models))
+    components, centre, explained = _principal_components(zoo, rows[mapped])
+
+    layers = zoo.layout.layers
+    norms = np.full((len(rows), len(epochs), len(layers)), np.nan)
+    coordinates = np.full((len(rows), len(epochs), COMPONENTS), np.nan)
+    diverged_epoch = models["diverged_epoch"].to_numpy(np.float64, na_value=np.nan)
+    for part in _chunks(len(rows), 4 * size * len(epochs)):
+        weights = zoo.weights(models=rows[part].tolist()).astype(np.float64)  # [m, E, P]
+        weights[epochs[None, :] >= diverged_epoch[part][:, None]] = np.nan
+        for index, layer in enumerate(layers):
+            own = weights[:, :, zoo.layout.span(layer)]
+            norms[part, :, index] = np.sqrt(np.einsum("mep,mep->me", own, own))
+        chosen = np.flatnonzero(mapped[part])
+        coordinates[part.start + chosen] = (weights[chosen] - centre) @ components
+    norms[~np.isfinite(norms)] = np.nan
+    return WeightSpace(rows, epochs, layers, norms, coordinates, explained, mapped)
+
+
+def _with_finite_weights(zoo: Zoo, rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Those of the candidates, bool `[M]`, whose weights of the last kept epoch are all finite."""
+    chosen = candidates.copy()
+    for part in _chunks(len(rows), 4 * zoo.layout.size):
+        weights = zoo.weights(models=rows[part].tolist(), epochs=[zoo.checkpoint_epochs[-1]])
+        chosen[part] &= np.isfinite(weights).all(axis=(1, 2))
+    return chosen
+
+
+def _principal_components(zoo: Zoo, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Components `[P, COMPONENTS]`, centre `[P]` and explained shares of the last kept epoch's weights.
+
+    Components beyond the rank are zero. Layer by layer, so that memory holds one layer of all models at a time.
+    """
+    last = [zoo.checkpoint_epochs[-1]]
+    components, centre = np.zeros((zoo.layout.size, COMPONENTS)), np.zeros(zoo.layout.size)
+    if len(rows) == 0:
+        return components, centre, np.full(COMPONENTS, np.nan)
+    inner = np.zeros((len(rows), len(rows)))
+    for layer in zoo.layout.layers:
+        own = zoo.weights(models=rows.tolist(), epochs=last, layer=layer)[:, 0].astype(np.float64)
+        centre[zoo.layout.span(layer)] = own.mean(axis=0)
+        own -= own.mean(axis=0)
+        inner += own @ own.T
+    eigenvalues, vectors = np.linalg.eigh(inner)
+    order = np.argsort(-eigenvalues, kind="stable")[:COMPONENTS]
+    total = np.trace(inner)
+    explained = np.full(COMPONENTS, np.nan)
+    if total <= 0:
+        return components, centre, explained
+    top, left = eigenvalues[order], vectors[:, order]
+    left = left * np.where(left[np.abs(left).argmax(axis=0), np.arange(left.shape[1])] < 0, -1.0, 1.0)
+    left = np.where(top > 1e-12 * top[0], left / np.sqrt(np.maximum(top, 1e-300)), 0.0)
+    for layer in zoo.layout.layers:
+        span = zoo.layout.span(layer)
+        own = zoo.weights(models=rows.tolist(), epochs=last, layer=layer)[:, 0].astype(np.float64)
+        components[span, : left.shape[1]] = (own - centre[span]).T @ left
+    explained[: len(top)] = np.maximum(top, 0) / total
+    return components, centre, explained
+
+
+def _chunks(count: int, bytes_each: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_BYTES // bytes_each)
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))

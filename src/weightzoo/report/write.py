@@ -1,0 +1,149 @@
+"""`reports/<zoo>/` as a folder: the page, the figures as PNG, and data that DVC's plots and metrics show."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from weightzoo import analysis
+from weightzoo.analysis.performance import QUANTILES
+from weightzoo.errors import FormatError
+from weightzoo.members import FACTORS
+from weightzoo.report import charts
+from weightzoo.report.charts import Chart
+from weightzoo.report.findings import ALL_LAYERS, CURVES, Findings
+from weightzoo.report.page import render
+from weightzoo.report.style import panels_png
+from weightzoo.zoo.replace import replaced_folder
+
+if TYPE_CHECKING:
+    from weightzoo.zoo import Zoo
+
+PAGE, METRICS, FIGURES, PLOTS = "index.html", "metrics.json", "figures", "plots"
+
+
+def write_report(zoo: Zoo, folder: Path | str) -> Path:
+    """Write the report of a zoo into `folder`, in place of a former one, and return the path of its page.
+
+    Files: `index.html`, which needs no other; `figures/*.png`; `plots/*.csv`, the same figures' data for
+    `dvc plots show`; `metrics.json` for `dvc metrics show`. They depend on the zoo alone, not on its provenance: the same
+    zoo gives the same bytes. A failure leaves a former report as it was.
+
+    Raises:
+        FormatError: `folder` holds something other than a report, or the zoo is corrupt.
+        MissingError: a file of the zoo is missing.
+    """
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100  (a link stays a link)
+    _refuse_foreign(folder)
+    findings = Findings(zoo)
+    drawn = _charts(findings)
+    with replaced_folder(folder) as partial:
+        (partial / FIGURES).mkdir()
+        (partial / PLOTS).mkdir()
+        for chart in drawn:
+            png = panels_png(f"{zoo.name}: {chart.title}", [(p.title, p.draw) for p in chart.panels], chart.height)
+            (partial / FIGURES / f"{chart.name}.png").write_bytes(png)
+        for name, table in _plots(findings).items():
+            table.to_csv(partial / PLOTS / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        (partial / METRICS).write_text(json.dumps(_metrics(findings), indent=2) + "\n", encoding="utf-8")
+        (partial / PAGE).write_text(render(findings, drawn), encoding="utf-8", newline="\n")
+    return folder / PAGE
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FormatError(f"{folder}: is a file; give the path of a folder")
+    ours = {PAGE, METRICS, FIGURES, PLOTS, ".gitignore"}  # DVC writes the last one
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours) if folder.is_dir() else []
+    if foreign:
+        raise FormatError(f"{folder}: holds {foreign[0]!r}, which no report has; choose another folder or empty it")
+
+
+def _charts(findings: Findings) -> list[Chart]:
+    """Those that there is something to draw in."""
+    best = findings.best
+    own = None if best is None else {metric: findings.matrices[metric].iloc[best].to_numpy() for metric in CURVES}
+    drawn = [
+        charts.distributions(findings.histograms),
+        charts.learning_curves({metric: findings.curves[metric] for metric in CURVES}, own),
+    ]
+    if findings.factors and findings.statuses["finished"]:
+        drawn.append(charts.factor_effects(findings.models, findings.effects, findings.shares))
+    drawn.append(charts.weight_norms(findings.norms))
+    if findings.has_map:
+        models = findings.models.iloc[findings.space.rows]
+        drawn.append(charts.weight_map(findings.space, models, findings.factors))
+    return drawn
+
+
+def _plots(findings: Findings) -> dict[str, pd.DataFrame]:
+    """The data of each figure, as tables that DVC can plot: one file a figure, the same columns for every zoo."""
+    quantiles = ["median", *(name for name in QUANTILES if name != "median"), "mean"]
+    curves = {name: findings.curves[name] for name in analysis.METRICS}
+    learning = pd.concat(
+        [table[quantiles].add_prefix(f"{name}_") for name, table in curves.items()], axis=1
+    )
+    learning.insert(0, "epoch", curves["test_accuracy"]["epoch"])
+    histogram = findings.histograms["test_accuracy"]
+    long = histogram.reset_index().melt("epoch", var_name="test_accuracy", value_name="share")
+    norms = pd.concat([table.assign(layer=name) for name, table in findings.norms.items()], ignore_index=True)
+    plots = {
+        "accuracy_distributions": long[long["share"] > 0].sort_values(["epoch", "test_accuracy"], kind="stable"),
+        "learning_curves": learning,
+        "factor_effects": findings.effects,
+        "variance_shares": findings.shares,
+        "weight_norms": norms[["layer", "epoch", *quantiles]],
+        "weight_map": _map_table(findings),
+    }
+    return plots
+
+
+def _map_table(findings: Findings) -> pd.DataFrame:
+    """Model number, coordinates, norm, factors and test accuracy of the mapped models at the last kept epoch."""
+    space = findings.space
+    chosen = np.flatnonzero(space.mapped) if findings.has_map else np.empty(0, int)
+    models = findings.models.iloc[space.rows[chosen]]
+    table = pd.DataFrame({f"pc{axis + 1}": space.coordinates[chosen, -1, axis] for axis in range(space.coordinates.shape[2])})
+    table.insert(0, "model", space.rows[chosen])
+    table["norm"] = space.total_norms[chosen, -1]
+    for column in (*FACTORS, "test_accuracy"):
+        table[column] = models[column].to_numpy()
+    return table
+
+
+def _metrics(findings: Findings) -> dict[str, Any]:
+    """The figures by which two builds of a zoo are compared; one that does not exist is left out."""
+    best = findings.best
+    metrics: dict[str, Any] = {
+        "models": {"total": len(findings.models), **findings.statuses},
+        "states": findings.states,
+        "parameters": findings.zoo.layout.size,
+        "final": {
+            str(metric): _finite(row.drop("models").to_dict()) for metric, row in findings.summary.iterrows()
+        },
+    }
+    if best is not None:
+        row = findings.models.iloc[best]
+        metrics["best"] = {
+            "model": best,
+            "member": str(row["member"]),
+            "epoch": int(row["best_epoch"]),
+            **_finite({"val_accuracy": row["best_val_accuracy"], "test_accuracy": row["best_test_accuracy"]}),
+        }
+    shares = findings.shares[findings.shares["kind"].isin(["main", "seed"])]
+    if len(shares):
+        metrics["variance_share"] = _finite(dict(zip(shares["source"], shares["share"], strict=True)))
+    if findings.has_map:
+        metrics["map"] = _finite({f"pc{axis + 1}": share for axis, share in enumerate(findings.space.explained)})
+    norm = findings.norms[ALL_LAYERS]["median"].iloc[-1]
+    return {**metrics, **_finite({"weight_norm": norm})}
+
+
+def _finite(values: dict[Any, Any]) -> dict[str, float]:
+    return {str(name): float(f"{float(value):.6g}") for name, value in values.items() if math.isfinite(value)}

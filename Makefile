@@ -29,7 +29,7 @@ zoo: $(INSTALLED)  ## build the zoos that params.yaml lists under `build`
 	@weightzoo summary
 
 test: $(INSTALLED)  ## run the tests
-	@python -m pytest -q -n 2
+	@python -m pytest -q -n 2 --dist loadfile
 
 lint: $(INSTALLED)  ## style, types and the direction of imports
 	@ruff check .

@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 ZooArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id, a member id, or the beginning of one.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id or a member id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WORKSPACE = Workspace()
 
@@ -153,7 +153,7 @@ def inspect(
         _print_facts(facts)
 
 
-@app.command(epilog=_example("weightzoo checkpoint 3f2a --epoch 7 --to epoch7.pt"))
+@app.command(epilog=_example("weightzoo checkpoint 3f2a9c... --epoch 7 --to epoch7.pt"))
 def checkpoint(
     run: RunArgument,
     epoch: Annotated[int, typer.Option(min=0, help="The epoch; 0 is before training.")],
@@ -165,7 +165,7 @@ def checkpoint(
     console.say(f"checkpoint  {export_checkpoint(run, epoch, to)}")
 
 
-@app.command(epilog=_example("weightzoo retrain 3f2a"))
+@app.command(epilog=_example("weightzoo retrain 3f2a9c..."))
 def retrain(
     run: RunArgument,
     engine: Annotated[str | None, typer.Option(help="Default: the engine of the run.")] = None,

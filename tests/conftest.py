@@ -1,0 +1,61 @@
+"""What all tests share: a small project folder, and one thread of PyTorch a process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+PARAMS = """\
+build: [digits-seed, digits-hyp]
+datasets:
+  digits: {{source: digits, size: 28, train: {images}, val: 50}}
+zoos:
+  digits-seed:
+    dataset: digits
+    architecture: cnn-s
+    configuration: {{kind: seed, seeds: {{first: 1, count: 5}}}}
+    factors: {{init: [uniform], activation: [tanh], optimizer: [adam], learning_rate: [0.0003]}}
+    training: {{epochs: {epochs}, batch_size: 10}}
+  digits-hyp:
+    dataset: digits
+    architecture: cnn-s
+    configuration: {{kind: grid, seeds: {{first: 1, count: 2}}}}
+    factors:
+      init: [kaiming_uniform]
+      activation: [tanh, relu]
+      optimizer: [adam, sgd]
+      learning_rate: [0.001]
+      dropout: [0, 0.5]
+    training: {{epochs: {epochs}, batch_size: 10}}
+"""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder with the real pipeline and two small zoos of three epochs."""
+    return make_project(tmp_path, epochs=3, images=200)
+
+
+def make_project(parent: Path, *, epochs: int, images: int) -> Path:
+    """A project folder below `parent` with the real pipeline and two small zoos, `digits-seed` and `digits-hyp`."""
+    folder = parent / "project"
+    folder.mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml", "Makefile", ".constraints.txt"):
+        shutil.copy2(ROOT / name, folder)
+    for name in ("pipelines", "src"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (folder / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
+    (folder / "params.yaml").write_text(PARAMS.format(epochs=epochs, images=images))
+    return folder

@@ -1,0 +1,355 @@
+"""The whole program of a network: `train` runs minibatches of an epoch, `evaluate` measures without training.
+
+One sample at a time goes forward and back, so that all its activations stay in the cache; a minibatch's gradient is the
+sum in the order of its samples. Memory is handed in by the caller, everything `[..., lanes]`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from weightzoo.architectures.graph import Architecture
+from weightzoo.training.lanes import convolution, linear, pooling, samples
+from weightzoo.training.lanes.convolution import Geometry
+from weightzoo.training.lanes.cross_entropy import Loss, add_compensated, cross_entropy
+from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
+from weightzoo.training.lanes.language import Array, ArrayType, Code, Function, Program, Value
+from weightzoo.training.lanes.optimisers import Step, update
+from weightzoo.training.lanes.stages import Affine, Pool, Stage, bordered, lower
+from weightzoo.training.protocol import PROBE_SIZE
+
+MOMENTUM, VARIANCE, INVERSE_BATCH = 0, 1, 2  # columns of `shared`
+SUM = ArrayType((2,))  # a compensated sum and its correction
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a program is emitted for; everything else is data."""
+
+    architecture: Architecture
+    activation: str
+    optimizer: str
+    dropout: bool
+
+
+class _Workspace:
+    """Deals out parts of one block of memory."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: dict[str, tuple[int, ArrayType]] = {}
+
+    def add(self, name: str, array_type: ArrayType) -> None:
+        self._parts[name] = (self.size, array_type)
+        self.size += array_type.size
+
+    def __call__(self, block: Array, name: str) -> Array:
+        start, array_type = self._parts[name]
+        return block.part(start).viewed(array_type)
+
+
+class _Emitter:
+    """One direction (training or evaluation) of a network."""
+
+    def __init__(self, program: Program, recipe: Recipe, *, training: bool) -> None:
+        self.program = program
+        self.recipe = recipe
+        self.training = training
+        self.dropout = training and recipe.dropout
+        self.stages = lower(recipe.architecture)
+        self.prefix = "train" if training else "evaluate"
+        self.workspace = _Workspace()
+        self.forwards = [self._forward(number, stage) for number, stage in enumerate(self.stages)]
+        self.backwards = [self._backward(number, stage) for number, stage in enumerate(self.stages)] if training else []
+        self._lay_out()
+
+    def input_type(self, number: int) -> ArrayType:
+        """How stage `number` sees its input: with its border; the images are shared in evaluation."""
+        stage = self.stages[number]
+        lanes = self.training or number > 0
+        if isinstance(stage.operation, Affine):
+            return ArrayType((stage.operation.inputs,), lanes=lanes)
+        padded = bordered(stage.input, stage.padding)
+        return ArrayType(padded.shape, lanes=lanes)
+
+    def _lay_out(self) -> None:
+        architecture = self.recipe.architecture
+        first = self.stages[0]
+        if self.training:
+            self.workspace.add("image", ArrayType((math.prod(architecture.input_shape),)))
+        if first.padding:
+            # a shared image takes as many vectors as it has numbers: less than one image by lane would
+            self.workspace.add("padded image", ArrayType(bordered(first.input, first.padding).shape))
+        scratch = [ArrayType((1,))]
+        for number, stage in enumerate(self.stages):
+            output = ArrayType(stage.output)
+            self.workspace.add(f"h{number}", stage.stored)
+            if isinstance(stage.operation, Geometry):
+                scratch.append(stage.operation.scratch(self.program))
+            if self.training:
+                self.workspace.add(f"d{number}", output)
+                self.workspace.add(f"g{number}", output)
+                if not isinstance(stage.operation, Affine):
+                    self.workspace.add(f"choice{number}", ArrayType(stage.output, "int"))
+                if isinstance(stage.operation, Geometry) and "spread" in self.backwards[number]:
+                    self.workspace.add(f"spread{number}", stage.operation.spread)
+        self.workspace.add("scratch", max(scratch, key=lambda part: part.size))
+        if not self.training:  # what training alone writes needs an address nevertheless
+            self.workspace.add("unused", ArrayType((1,)))
+        self.workspace.add("draws", DRAWS)
+        self.workspace.add("scale", SCALE)
+
+    def _forward(self, number: int, stage: Stage) -> Function:
+        name = f"{self.prefix}_forward{number}"
+        x = self.input_type(number)
+        operation = stage.operation
+        mode: dict[str, Any] = {"training": self.training, "dropout": self.dropout}
+        act = self.recipe.activation
+        if isinstance(operation, Affine):
+            return linear.forward(
+                self.program, name, operation.inputs, operation.outputs, x, stage.pointwise, act, **mode
+            )
+        output = stage.stored.interior(stage.border)
+        if isinstance(operation, Pool):
+            return pooling.forward(
+                self.program, name, stage.input, operation.size, x, output, stage.pointwise, act, **mode
+            )
+        return convolution.forward(self.program, name, operation, x, output, stage.pointwise, act, **mode)
+
+    def _backward(self, number: int, stage: Stage) -> dict[str, Function]:
+        """The functions that lead back through a stage: to its weights, and to its input if there is anything before."""
+        x, operation = self.input_type(number), stage.operation
+        derivative = number > 0 and self.stages[number - 1].pointwise.has_derivative(self.dropout)
+        inner = any(not isinstance(before.operation, Pool) for before in self.stages[:number])
+        found: dict[str, Function] = {}
+        if isinstance(operation, Affine):
+            sizes = operation.inputs, operation.outputs
+            found["weight"] = linear.weight_gradient(self.program, f"weight{number}", *sizes, x)
+            if inner:
+                found["input"] = linear.input_gradient(self.program, f"input{number}", *sizes, derivative=derivative)
+        elif isinstance(operation, Geometry):
+            found["weight"] = convolution.weight_gradient(self.program, f"weight{number}", operation, x)
+            if inner:
+                if operation.is_spread:
+                    found["spread"] = convolution.spread_gradient(self.program, f"spread{number}", operation)
+                found["input"] = convolution.input_gradient(
+                    self.program, f"input{number}", operation, derivative=derivative
+                )
+        elif inner:
+            found["input"] = pooling.input_gradient(
+                self.program, f"input{number}", stage.input, operation.size, derivative=derivative
+            )
+        return found
+
+    def _weights(self, block: Array, stage: Stage) -> tuple[Array, Array]:
+        """A stage's weight and bias in an array `[P]`."""
+        operation = stage.operation
+        weight = ArrayType((operation.outputs, operation.inputs)) if isinstance(operation, Affine) else None
+        if isinstance(operation, Geometry):
+            weight = operation.weight
+        assert weight is not None
+        part = block.part(stage.start).viewed(weight)
+        bias = block.part(stage.start + weight.size).viewed(ArrayType((weight.shape[0],)))
+        return part, bias
+
+    def forward(self, code: Code, work: Array, weights: Array, image: Array) -> list[Value]:
+        """Call the forward kernels on an image; the logits."""
+        at = self.workspace
+        nowhere = None if self.training else at(work, "unused")
+        for number, (stage, kernel) in enumerate(zip(self.stages, self.forwards, strict=True)):
+            x = image if number == 0 else at(work, f"h{number - 1}")
+            arguments: dict[str, Any] = {
+                "x": x,
+                "h": at(work, f"h{number}"),
+                "d": nowhere or at(work, f"d{number}"),
+                "draws": at(work, "draws"),
+                "scale": at(work, "scale"),
+            }
+            if not isinstance(stage.operation, Pool):
+                arguments["w"], arguments["bias"] = self._weights(weights, stage)
+            if not isinstance(stage.operation, Affine):
+                arguments["choice"] = nowhere or at(work, f"choice{number}")
+            if isinstance(stage.operation, Geometry):
+                arguments["scratch"] = at(work, "scratch")
+            kernel(code, **arguments)
+        last = at(work, f"h{len(self.stages) - 1}")
+        classes = self.recipe.architecture.classes
+        logits = last.viewed(ArrayType((classes,)))
+        return [logits[number] for number in range(classes)]
+
+    def backward(self, code: Code, work: Array, weights: Array, gradients: Array, image: Array) -> None:
+        """Call the backward kernels, from the gradient of the last stage's output on."""
+        at = self.workspace
+        for number in reversed(range(len(self.stages))):
+            stage, kernels = self.stages[number], self.backwards[number]
+            g = at(work, f"g{number}")
+            x = image if number == 0 else at(work, f"h{number - 1}")
+            choice = {} if isinstance(stage.operation, Affine) else {"choice": at(work, f"choice{number}")}
+            if "weight" in kernels:
+                gw, gbias = self._weights(gradients, stage)
+                kernels["weight"](code, x=x, g=g, gw=gw, gbias=gbias, **choice)
+            if "input" not in kernels:
+                continue
+            out = {"out": at(work, f"g{number - 1}"), "d": at(work, f"d{number - 1}")}
+            if isinstance(stage.operation, Affine):
+                kernels["input"](code, g=g, w=self._weights(weights, stage)[0], **out)
+            elif isinstance(stage.operation, Pool):
+                kernels["input"](code, g=g, **choice, **out)
+            else:
+                spread = g
+                if "spread" in kernels:
+                    spread = at(work, f"spread{number}")
+                    kernels["spread"](code, g=g, choice=choice["choice"], spread=spread)
+                kernels["input"](code, spread=spread, w=self._weights(weights, stage)[0], **out)
+
+    def start_gradient(self, work: Array, loss: Loss, scale: Value) -> None:
+        """The gradient of `scale * loss` with respect to the last operation's output."""
+        number = len(self.stages) - 1
+        flat = ArrayType((self.recipe.architecture.classes,))
+        g, d = (self.workspace(work, f"{name}{number}").viewed(flat) for name in "gd")
+        derivative = self.stages[-1].pointwise.has_derivative(self.dropout)
+        for i, gradient in enumerate(loss.gradient):
+            g[i] = gradient * scale * d[i] if derivative else gradient * scale
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A program's LLVM IR, and how many vectors of working memory its functions want (zeroed before the first call)."""
+
+    text: str
+    train_workspace: int
+    evaluate_workspace: int
+
+
+def emit(recipe: Recipe, width: int, registers: int, triple: str) -> Emitted:
+    """The program of a recipe: functions `train` and `evaluate` with the parameters below, in their order."""
+    program = Program(width, registers, triple)
+    train = _emit_train(program, recipe)
+    evaluate = _emit_evaluate(program, recipe)
+    return Emitted(str(program.module), train.workspace.size, evaluate.workspace.size)
+
+
+def _train_parameters(recipe: Recipe) -> dict[str, Any]:
+    parameters = ArrayType((recipe.architecture.layout.size,))
+    return {
+        "images": samples.images_type(recipe.architecture.input_shape),  # float [N, C * H * W], shared
+        "labels": ArrayType((1,), "int", lanes=False),  # int [N], shared
+        "order": samples.ORDER,  # int [N], by lane: the sample at each position of the epoch
+        "weights": parameters,  # float [P], by lane, as all below
+        "first": parameters,
+        "second": parameters,
+        "gradients": parameters,  # scratch; holds the last minibatch's gradient afterwards
+        "rates": ArrayType((1,)),  # [steps]: see `optimisers.Step`
+        "decays": ArrayType((1,)),  # [steps] for adamw, else [1]
+        "shared": ArrayType((1, 3), lanes=False),  # [steps, 3], shared: momentum, variance, 1 / size of the minibatch
+        "draws": DRAWS,  # int [5]: a member's dropout key (2 words) and threshold, then scratch
+        "scale": SCALE,  # [1]
+        "loss": SUM,  # [2], added to: the sum over samples and its correction
+        "hits": ArrayType((1,), "int"),  # added to: right predictions
+        "work": ArrayType((1,)),
+        "first_step": "index",  # of the epoch, counted from 0
+        "last_step": "index",  # exclusive
+        "samples": "index",  # N
+        "batch": "index",
+        "first_visit": "index",  # the number of the epoch's first visit, for dropout
+    }
+
+
+TRAIN = tuple(_train_parameters(Recipe(Architecture("", (1, 1, 1), ()), "tanh", "sgd", False)))
+EVALUATE = ("images", "labels", "weights", "loss", "hits", "logits", "work", "start", "stop")
+
+
+def _emit_train(program: Program, recipe: Recipe) -> _Emitter:
+    net = _Emitter(program, recipe, training=True)
+    shape = recipe.architecture.input_shape
+    load_images = samples.load_images(program, "load_images", shape)
+    padding = net.stages[0].padding
+    if padding:
+        target = bordered(shape, padding).interior(padding)
+        pad = samples.copy_bordered(program, "train_pad", shape, ArrayType(shape), target)
+
+    def sample(code: Code, a: Any, visit: Value, scale: Value) -> None:
+        image = net.workspace(a.work, "image")
+        load_images(code, images=a.images, order=a.order, visit=visit, x=image)
+        if padding:
+            padded = net.workspace(a.work, "padded image")
+            pad(code, source=image, target=padded)
+            image = padded
+        visited = a.order[visit]
+        label = code.assemble([a.labels[visited.lane(lane).to_index()] for lane in range(program.width)])
+        if recipe.dropout:
+            draws = net.workspace(a.work, "draws")
+            Masks(draws, a.scale).visit((a.first_visit + visit).to_int())
+        logits = net.forward(code, a.work, a.weights, image)
+        loss = cross_entropy(code, logits, label)
+        add_compensated(a.loss, loss.loss)
+        a.hits[0] = a.hits[0] + loss.hit
+        net.start_gradient(a.work, loss, scale)
+        net.backward(code, a.work, a.weights, a.gradients, image)
+
+    def body(code: Code, a: Any) -> None:
+        with code.flushing_denormals():
+            if recipe.dropout:  # next to the other working memory
+                draws, scale = net.workspace(a.work, "draws"), net.workspace(a.work, "scale")
+                for row in range(DRAWS.size):
+                    draws[row] = a.draws[row]
+                scale[0] = a.scale[0]
+            for t in code.range(a.first_step, a.last_step):
+                for i in code.range(a.gradients.type.size):
+                    a.gradients[i] = code.number(0.0)
+                start, end = t * a.batch, (t + 1) * a.batch
+                for visit in code.range(start, (end < a.samples).select(end, a.samples)):
+                    sample(code, a, visit, a.shared[t, INVERSE_BATCH])
+                decay = a.decays[t if recipe.optimizer == "adamw" else 0]
+                step = Step(a.rates[t], decay, a.shared[t, MOMENTUM].spread(), a.shared[t, VARIANCE].spread())
+                apply(code, a, step)
+
+    def apply(code: Code, a: Any, step: Step) -> None:
+        update(code, recipe.optimizer, step, a.weights, a.gradients, a.first, a.second)
+
+    program.function("train", _train_parameters(recipe), body, exported=True)
+    return net
+
+
+def _emit_evaluate(program: Program, recipe: Recipe) -> _Emitter:
+    net = _Emitter(program, recipe, training=False)
+    shape, classes = recipe.architecture.input_shape, recipe.architecture.classes
+    shared = ArrayType(shape, lanes=False)
+    padding = net.stages[0].padding
+    if padding:
+        frame = ArrayType(bordered(shape, padding).shape, lanes=False)
+        pad = samples.copy_bordered(program, "evaluate_pad", shape, shared, frame.interior(padding))
+
+    def body(code: Code, a: Any) -> None:
+        with code.flushing_denormals():
+            for n in code.range(a.start, a.stop):
+                image = a.images.part(n).viewed(shared)
+                if padding:
+                    padded = net.workspace(a.work, "padded image").viewed(frame)
+                    pad(code, source=image, target=padded)
+                    image = padded
+                logits = net.forward(code, a.work, a.weights, image)
+                label = a.labels[n]
+                loss = cross_entropy(code, logits, label)
+                add_compensated(a.loss, loss.loss)
+                a.hits[label.to_index()] = a.hits[label.to_index()] + loss.hit
+                row = (n < PROBE_SIZE).select(n, PROBE_SIZE)  # the row behind the probes takes all other images
+                for number, logit in enumerate(logits):
+                    a.logits[row, number] = logit
+
+    parameters: dict[str, Any] = {
+        "images": samples.images_type(shape),  # float [N, C * H * W], shared
+        "labels": ArrayType((1,), "int", lanes=False),  # int [N], shared
+        "weights": ArrayType((recipe.architecture.layout.size,)),  # [P], by lane
+        "loss": SUM,  # [2], by lane, added to
+        "hits": ArrayType((classes,), "int"),  # [classes], by lane, added to
+        "logits": ArrayType((PROBE_SIZE + 1, classes)),  # by lane
+        "work": ArrayType((1,)),
+        "start": "index",
+        "stop": "index",
+    }
+    assert tuple(parameters) == EVALUATE
+    program.function("evaluate", parameters, body, exported=True)
+    return net

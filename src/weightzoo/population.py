@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol as Interface
 
-from weightzoo import seeds
-from weightzoo.errors import SpecError
-from weightzoo.members import FACTORS, Hyperparameters, Member, Protocol, Seeds
+from weightzoo.members import FACTORS, Hyperparameters, Member
+from weightzoo.points import Result, check_complete, member, point_seeds, unique, varied
 from weightzoo.spec import RandomSeeds, SearchConfiguration, ZooSpec
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a population is told of a trained member."""
-
-    status: str  # finished | diverged | pruned
-    objective: list[float]  # per epoch, 0..last
+__all__ = ["FixedPopulation", "Population", "Result", "grid", "grid_members", "population"]
 
 
 class Population(Interface):
@@ -71,9 +61,9 @@ def population(spec: ZooSpec, dataset_hash: str) -> Population:
     """The population of a zoo on the data set with this content hash."""
     configuration = spec.configuration
     if isinstance(configuration, SearchConfiguration):
-        from weightzoo.search import search  # Optuna takes a third of a second to import
+        from weightzoo.search import Search  # Optuna takes a third of a second to import
 
-        return search(spec, dataset_hash)
+        return Search(spec, dataset_hash)
     return FixedPopulation(grid_members(spec, dataset_hash))
 
 
@@ -83,9 +73,12 @@ def grid_members(spec: ZooSpec, dataset_hash: str) -> tuple[Member, ...]:
     assert not isinstance(configuration, SearchConfiguration)
     wanted = configuration.seeds
     return unique(
-        member(spec, dataset_hash, point, Seeds.all(seed))
+        member(spec, dataset_hash, point, own)
         for point in grid(spec)
-        for seed in (point_seeds(spec.seed, point, wanted.random) if isinstance(wanted, RandomSeeds) else wanted.values)
+        for own in varied(
+            point_seeds(spec.seed, point, wanted.random) if isinstance(wanted, RandomSeeds) else wanted.values,
+            wanted.vary,
+        )
     )
 
 
@@ -97,58 +90,3 @@ def grid(spec: ZooSpec) -> list[Hyperparameters]:
     """
     values = [getattr(spec.factors, name) for name in FACTORS]
     return [Hyperparameters(*point) for point in itertools.product(*values)]
-
-
-def point_seeds(zoo_seed: int, point: Hyperparameters, count: int) -> tuple[int, ...]:
-    """Distinct random seeds of one point, a function of the zoo's seed and the point alone.
-
-    So a wider grid, or one more seed a point, leaves the members there are as they are.
-    """
-    key = json.dumps(dataclasses.asdict(point), sort_keys=True)
-    return seeds.spawn(zoo_seed, f"member seeds {key}", count)
-
-
-def member(spec: ZooSpec, dataset_hash: str, hyperparameters: Hyperparameters, own_seeds: Seeds) -> Member:
-    """The member of a zoo with these hyperparameters and seeds."""
-    return Member(
-        dataset=spec.dataset,
-        dataset_hash=dataset_hash,
-        architecture=spec.architecture,
-        hyperparameters=hyperparameters,
-        seeds=own_seeds,
-        protocol=protocol_of(spec),
-        config_kind=spec.configuration.kind,
-    )
-
-
-def protocol_of(spec: ZooSpec) -> Protocol:
-    """The training protocol of a zoo's section."""
-    training = spec.training
-    return Protocol(
-        training.epochs, training.batch_size, training.schedule, training.momentum, training.checkpoint_epochs
-    )
-
-
-def unique(members: Iterable[Member]) -> tuple[Member, ...]:
-    """The members, after a check that no two of them are the same model.
-
-    Raises:
-        SpecError: two are.
-    """
-    listed: dict[str, Member] = {}
-    for one in members:
-        if one.id in listed:
-            raise SpecError(f"the zoo has the same model twice: {one.hyperparameters} with {one.seeds}; remove a seed")
-        listed[one.id] = one
-    return tuple(listed.values())
-
-
-def check_complete(batch: tuple[Member, ...], results: Mapping[str, Result]) -> None:
-    """Check that every member of a batch has its result.
-
-    Raises:
-        ValueError: one has none.
-    """
-    missing = [one.id for one in batch if one.id not in results]
-    if missing:
-        raise ValueError(f"no result for {len(missing)} of {len(batch)} members, the first is {missing[0]}")

@@ -1,0 +1,67 @@
+"""One thread that writes while training goes on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+Work = Callable[[], None]
+
+
+class BackgroundWriter:
+    """Does what is submitted in that order, one after the other, in a thread of its own.
+
+    Submitting waits while `capacity` pieces of work are ahead, so that a slow store slows training down rather than
+    filling the memory. An error ends all work but the essential, and is raised by `check`, by the next `submit` of work
+    that is not essential, and by `close`.
+    """
+
+    def __init__(self, capacity: int = 4):
+        self._queue: queue.Queue[tuple[Work, bool] | None] = queue.Queue(capacity)
+        self._error: BaseException | None = None
+        self._only_essential = False
+        self._thread = threading.Thread(target=self._run, name="weightzoo-writer", daemon=True)
+        self.seconds = 0.0  # spent on work so far
+        self._thread.start()
+
+    def submit(self, work: Work, *, essential: bool = False) -> None:
+        """Queue some work; the `essential` is done even if training is broken off."""
+        if not essential:
+            self.check()
+        self._queue.put((work, essential))
+
+    def check(self) -> None:
+        """Raise the error of work that failed, if any did."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Wait until everything is done.
+
+        Raises:
+            Exception: whatever some work raised.
+        """
+        self._queue.put(None)
+        self._thread.join()
+        self.check()
+
+    def abandon(self) -> None:
+        """Do what is essential, leave the rest, and raise nothing: for when training is broken off."""
+        self._only_essential = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            work, essential = item
+            if self._only_essential and not essential:
+                continue
+            start = time.perf_counter()
+            try:
+                work()
+            except BaseException as error:
+                self._error = self._error or error
+                self._only_essential = True
+            self.seconds += time.perf_counter() - start

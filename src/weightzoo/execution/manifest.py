@@ -1,0 +1,56 @@
+"""The list of a zoo's trained members, in order: what training hands to assembly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weightzoo.checkpoints import write_atomically
+from weightzoo.errors import FormatError, MissingError
+
+FORMAT = "weightzoo members 1"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The members of a zoo by id, in the population's order; `digest` stands for everything that was measured on them.
+
+    The digest makes the file change, and with it everything behind it run anew, if members were trained again and came
+    out differently, as they do on another engine.
+    """
+
+    zoo: str
+    members: tuple[str, ...]
+    digest: str = ""
+
+
+def write_manifest(path: Path | str, zoo: str, members: Iterable[str], digest: str = "") -> None:
+    """Write a manifest, atomically; the same members give the same bytes."""
+    listed = list(members)
+    content = {"format": FORMAT, "zoo": zoo, "count": len(listed), "digest": digest, "members": listed}
+    write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_manifest(path: Path | str) -> Manifest:
+    """Read what `write_manifest` wrote.
+
+    Raises:
+        MissingError: there is no such file.
+        FormatError: it is no manifest.
+    """
+    path = Path(path)
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such file; run `weightzoo train` first") from None
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: no manifest ({error}); run `weightzoo train` again") from None
+    try:
+        if content["format"] != FORMAT or len(content["members"]) != content["count"]:
+            raise FormatError(f"{path}: not a whole manifest of format {FORMAT!r}; run `weightzoo train` again")
+        return Manifest(content["zoo"], tuple(map(str, content["members"])), content["digest"])
+    except (KeyError, TypeError):
+        raise FormatError(f"{path}: not a manifest of format {FORMAT!r}; run `weightzoo train` again") from None

@@ -1,0 +1,238 @@
+"""From a shard's epochs to MLflow runs: what the background thread does.
+
+The order of the steps is what makes it safe to kill the process at any moment: artifact parts, then the snapshot, then
+metrics in MLflow; at the end artifacts, metrics and tags, the end of the run, and the snapshot deleted last. Each step
+may be done again by the next process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from weightzoo import checkpoints
+from weightzoo.checkpoints import CHECKPOINTS_FOLDER, METRICS, METRICS_FILE, Checkpoints, RecordedMetrics
+from weightzoo.execution.snapshot import Epoch, Snapshot
+from weightzoo.layout import Layout
+from weightzoo.members import Cohort
+from weightzoo.tracking import KnownRun, Point, ZooRuns
+from weightzoo.training.protocol import TrainState
+
+
+@dataclass(frozen=True)
+class _Trajectory:
+    """All epochs of a shard of M members, but for the weights: E epochs, NaN where a member was no longer trained."""
+
+    times: np.ndarray  # int64 [E]
+    seconds: np.ndarray  # float64 [E, M]
+    trained: np.ndarray  # bool [E, M]
+    finite: np.ndarray  # bool [E, M]
+    values: dict[str, np.ndarray]  # METRICS -> float32 [E, M]
+    val_class_accuracy: np.ndarray  # float32 [E, M, C]
+    test_class_accuracy: np.ndarray  # float32 [E, M, C]
+    probe_logits: np.ndarray  # float16 [E, M, probe images, C]
+
+
+class Recorder:
+    """Records the members of one shard."""
+
+    def __init__(
+        self,
+        runs: ZooRuns,
+        cohort: Cohort,
+        layout: Layout,
+        snapshot: Snapshot,
+        *,
+        known: Mapping[str, KnownRun],
+        ended: frozenset[str],
+        log_seconds: float,
+        on_recorded: Callable[[str, str], None],
+    ):
+        """`known` are runs to go on with, by member id; the members `ended` are recorded already.
+
+        `on_recorded` is told the id of every member that has been recorded, and the digest of what was measured on it.
+        """
+        self._runs, self._cohort, self._layout, self._snapshot = runs, cohort, layout, snapshot
+        self._known, self._ended = known, ended
+        self._on_recorded = on_recorded
+        self._per_part = checkpoints.epochs_per_part(layout.size)
+        self._run_ids: dict[int, str] = {}  # row -> run id
+        self._log_seconds, self._logged_at = log_seconds, time.monotonic()
+        self._unlogged: list[Epoch] = list(snapshot.epochs())
+
+    def begin(self) -> None:
+        """Make the runs, so that they can be seen from the start."""
+        now = _now_ms()
+        for row, member in enumerate(self._cohort.members):
+            if row in self._run_ids or member.id in self._ended:
+                continue
+            known = self._known.get(member.id)
+            engine = self._snapshot.identity.engine
+            self._run_ids[row] = (
+                self._runs.create(member, engine, now) if known is None else self._runs.take_over(known, member, engine)
+            )
+
+    def append(self, epochs: Sequence[Epoch], state: TrainState, rows: np.ndarray) -> None:
+        """Save newly trained epochs, and log them if the last time was long enough ago."""
+        stored: set[int] = set()
+        for part in self._parts(self._snapshot.last_epoch, epochs[-1].epoch):
+            self.begin()
+            self._put_part(part, epochs)
+            stored |= set(part)
+        epochs = [replace(epoch, weights=None) if epoch.epoch in stored else epoch for epoch in epochs]
+        self._snapshot.append(epochs, state, rows)
+        self._unlogged += [replace(epoch, weights=None) for epoch in epochs]
+        if time.monotonic() - self._logged_at >= self._log_seconds:
+            self.begin()
+            self._log_live()
+            self._logged_at = time.monotonic()
+
+    def finish(self) -> None:
+        """All that is left of the shard, and the end of its runs."""
+        self.begin()
+        whole = _gather(list(self._snapshot.epochs()), len(self._cohort))
+        first_unlogged = self._unlogged[0].epoch if self._unlogged else len(whole.times)
+        for row in self._run_ids:
+            self._finish_member(row, whole, first_unlogged)
+        self._snapshot.discard()
+
+    def fail(self) -> None:
+        """Mark the runs as failed: the engine broke. Training them again goes on from the snapshot."""
+        for run_id in self._run_ids.values():
+            self._runs.end(run_id, _now_ms(), failed=True)
+
+    def _finish_member(self, row: int, whole: _Trajectory, first_unlogged: int) -> None:
+        member, run_id = self._cohort.members[row], self._run_ids[row]
+        last = int(np.flatnonzero(whole.trained[:, row])[-1])
+        epochs = np.arange(last + 1, dtype=np.int32)
+        kept = np.array([epoch for epoch in member.protocol.checkpoint_epochs if epoch <= last], np.int32)
+        metrics = RecordedMetrics(
+            member=member.id,
+            epochs=epochs,
+            values={name: values[: last + 1, row] for name, values in whole.values.items()},
+            val_class_accuracy=whole.val_class_accuracy[: last + 1, row],
+            test_class_accuracy=whole.test_class_accuracy[: last + 1, row],
+            checkpoint_epochs=kept,
+            probe_logits=whole.probe_logits[kept, row],
+        )
+        encoded = checkpoints.encode_metrics(metrics)
+        rest = [epoch for epoch in self._kept_outside_parts() if epoch <= last]
+        files = {METRICS_FILE: encoded}
+        if rest:
+            files |= self._encode_part(row, rest, self._snapshot.trajectory(row, rest))
+        self._runs.put(run_id, files)
+        points = [
+            Point(name, float(metrics.values[name][epoch]), int(epoch), int(whole.times[epoch]))
+            for epoch in epochs[first_unlogged:]
+            for name in METRICS
+        ]
+        best = metrics.best_epoch
+        end = {
+            "seconds": float(whole.seconds[: last + 1, row].sum()),
+            "best_epoch": best,
+            "best_val_accuracy": float(metrics.values["val_accuracy"][best]),
+            "best_test_accuracy": float(metrics.values["test_accuracy"][best]),
+        }
+        time_ms = int(whole.times[last])
+        points += [Point(name, value, last, time_ms) for name, value in end.items()]
+        digest = hashlib.blake2b(encoded, digest_size=8).hexdigest()
+        tags = {"last_epoch": str(last), "digest": digest}
+        size = self._runs.artifact_bytes(run_id)
+        if size is not None:
+            tags["artifact_bytes"] = str(size)
+        diverged = np.flatnonzero(~whole.finite[: last + 1, row])
+        if len(diverged):
+            tags |= {"status": "diverged", "diverged_epoch": str(int(diverged[0]))}
+        else:
+            tags["status"] = "finished" if last == member.protocol.epochs else "pruned"
+        self._runs.log(run_id, points, tags)
+        self._runs.end(run_id, _now_ms())
+        self._on_recorded(member.id, digest)
+
+    def _log_live(self) -> None:
+        for row, run_id in self._run_ids.items():
+            points: list[Point] = []
+            for epoch in self._unlogged:
+                position = np.flatnonzero(epoch.rows == row)
+                if len(position):
+                    values = epoch_metrics(epoch)
+                    points += [
+                        Point(name, float(values[name][position[0]]), epoch.epoch, epoch.time_ms) for name in METRICS
+                    ]
+            if points:
+                self._runs.log(run_id, points)
+        self._unlogged = []
+
+    def _parts(self, after: int, until: int) -> list[tuple[int, ...]]:
+        """The full checkpoint files whose last epoch is behind `after`, and not behind `until`."""
+        kept, size = self._cohort.protocol.checkpoint_epochs, self._per_part
+        full = [kept[start : start + size] for start in range(0, len(kept) - size + 1, size)]
+        return [part for part in full if after < part[-1] <= until]
+
+    def _kept_outside_parts(self) -> tuple[int, ...]:
+        done = len(self._parts(-1, self._snapshot.last_epoch))
+        return self._cohort.protocol.checkpoint_epochs[done * self._per_part :]
+
+    def _put_part(self, part: tuple[int, ...], fresh: Sequence[Epoch]) -> None:
+        """Store one full file for every member that was in training at any of its epochs."""
+        in_memory = {epoch.epoch: epoch for epoch in fresh}
+        saved = {epoch.epoch: epoch for epoch in self._snapshot.epochs() if epoch.epoch in part}
+        by_epoch = saved | in_memory
+        for row, run_id in self._run_ids.items():
+            own = [epoch for epoch in part if row in by_epoch[epoch].rows]
+            weights: list[np.ndarray] = []
+            for epoch in own:
+                one = in_memory.get(epoch)
+                if one is None:
+                    weights.append(self._snapshot.trajectory(row, [epoch])[0])
+                else:
+                    assert one.weights is not None
+                    weights.append(one.weights[int(np.flatnonzero(one.rows == row)[0])])
+            if own:
+                self._runs.put(run_id, self._encode_part(row, own, np.stack(weights)))
+
+    def _encode_part(self, row: int, epochs: Sequence[int], weights: np.ndarray) -> dict[str, bytes]:
+        part = Checkpoints(self._cohort.members[row].id, tuple(epochs), weights)
+        name = f"{CHECKPOINTS_FOLDER}/{checkpoints.part_name(epochs)}"
+        return {name: checkpoints.encode_checkpoints(part, self._layout)}
+
+
+def epoch_metrics(epoch: Epoch) -> dict[str, np.ndarray]:
+    """The metrics that are logged, each float32 `[m]`; the generalisation gap is derived here and nowhere else."""
+    values = {name: getattr(epoch.metrics, name) for name in METRICS if name != "generalization_gap"}
+    gap = np.asarray(epoch.metrics.train_accuracy, np.float32) - np.asarray(epoch.metrics.test_accuracy, np.float32)
+    return {name: np.asarray(value, np.float32) for name, value in values.items()} | {"generalization_gap": gap}
+
+
+def _gather(epochs: Sequence[Epoch], members: int) -> _Trajectory:
+    def blank(like: np.ndarray) -> np.ndarray:
+        return np.full((len(epochs), members, *like.shape[1:]), np.nan, like.dtype)
+
+    first = epochs[0].metrics
+    whole = _Trajectory(
+        times=np.array([epoch.time_ms for epoch in epochs], np.int64),
+        seconds=np.zeros((len(epochs), members)),
+        trained=np.zeros((len(epochs), members), np.bool_),
+        finite=np.zeros((len(epochs), members), np.bool_),
+        values={name: np.full((len(epochs), members), np.nan, np.float32) for name in METRICS},
+        val_class_accuracy=blank(first.val_class_accuracy),
+        test_class_accuracy=blank(first.test_class_accuracy),
+        probe_logits=blank(first.probe_logits),
+    )
+    for index, epoch in enumerate(epochs):
+        whole.seconds[index, epoch.rows] = epoch.seconds / len(epoch.rows)
+        whole.trained[index, epoch.rows] = True
+        whole.finite[index, epoch.rows] = epoch.finite
+        for name, values in epoch_metrics(epoch).items():
+            whole.values[name][index, epoch.rows] = values
+        for name in ("val_class_accuracy", "test_class_accuracy", "probe_logits"):
+            getattr(whole, name)[index, epoch.rows] = getattr(epoch.metrics, name)
+    return whole
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

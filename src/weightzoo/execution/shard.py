@@ -1,0 +1,163 @@
+"""Shards: the members of a cohort that are trained, saved and recorded together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from weightzoo.architectures import Architecture
+from weightzoo.datasets.images import ImageData
+from weightzoo.errors import EngineError
+from weightzoo.execution.background import BackgroundWriter
+from weightzoo.execution.recording import Recorder
+from weightzoo.execution.snapshot import Epoch, Snapshot
+from weightzoo.members import Cohort
+from weightzoo.training.protocol import Engine, EpochResult, TrainState
+
+PENDING_BYTES = 64_000_000  # of epochs that are not saved yet
+STATE_BYTES = 1_000_000_000  # of weights, gradients and optimiser state of one shard
+LANE = 16  # members that the widest vector unit takes at a time
+
+
+def split_cohort(cohort: Cohort, parameters: int, most: int) -> list[Cohort]:
+    """A cohort in shards of nearly equal size: at most `most` members each, multiples of `LANE` if there are as many.
+
+    Large models make smaller shards: the state of one takes at most `STATE_BYTES`, for models of P parameters.
+    """
+    most = max(1, min(most, STATE_BYTES // (16 * parameters)))
+    count = -(-len(cohort) // most)
+    size = -(-len(cohort) // count)
+    if most >= LANE:
+        size = min(-(-size // LANE) * LANE, most - most % LANE)
+    return [cohort.select(range(start, min(start + size, len(cohort)))) for start in range(0, len(cohort), size)]
+
+
+@dataclass
+class Outcome:
+    """What a search is told of a member: its objective by epoch, and what became of it."""
+
+    objective: list[float]
+    diverged: bool = False
+
+
+class Shard:
+    """The training of some members, epoch by epoch; what a snapshot holds already is replayed instead of trained."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        engine: Engine,
+        architecture: Architecture,
+        data: ImageData,
+        snapshot: Snapshot,
+        recorder: Recorder,
+        writer: BackgroundWriter,
+        *,
+        objective: str,
+        snapshot_seconds: float,
+    ):
+        self.cohort, self._engine, self._architecture, self._data = cohort, engine, architecture, data
+        self.recorder, self._writer = recorder, writer
+        self._objective, self._snapshot_seconds = objective, snapshot_seconds
+        self.outcomes: Mapping[str, Outcome] = {member.id: Outcome([]) for member in cohort.members}
+        self._replay = list(snapshot.epochs())
+        self._state: TrainState | None = None
+        self._rows = np.arange(len(cohort), dtype=np.int32)
+        if self._replay:
+            self._state, self._rows = snapshot.state()
+        self._next = 0
+        self._training: Iterator[EpochResult] | None = None
+        self._pending: list[Epoch] = []
+        self._saved_at = time.monotonic()
+        self.train_seconds = 0.0  # wall time
+
+    @property
+    def replayed(self) -> int:
+        """How many epochs come from the snapshot."""
+        return len(self._replay)
+
+    @property
+    def done(self) -> bool:
+        """Whether no member has an epoch left."""
+        return self._next > self.cohort.protocol.epochs or (self._next >= len(self._replay) and not len(self._rows))
+
+    def advance(self) -> dict[str, float]:
+        """The next epoch: the objective of the members that were trained in it, by id.
+
+        Raises:
+            EngineError: the engine stops too early.
+        """
+        epoch = self._replay[self._next] if self._next < len(self._replay) else self._train()
+        self._next += 1
+        values: dict[str, float] = {}
+        for row, value, finite in zip(epoch.rows, getattr(epoch.metrics, self._objective), epoch.finite, strict=True):
+            member = self.cohort.members[row].id
+            values[member] = float(value)
+            self.outcomes[member].objective.append(float(value))
+            self.outcomes[member].diverged |= not finite
+        return values
+
+    def drop(self, members: Collection[str]) -> int:
+        """Stop training these members and say how many they are; the others go on as if nothing had happened."""
+        stay = np.array([self.cohort.members[row].id not in members for row in self._rows], np.bool_)
+        if stay.all():
+            return 0
+        self.close()
+        positions = np.flatnonzero(stay)
+        self._rows = self._rows[positions]
+        if self._state is not None:
+            self._state = self._state.select(positions)
+        return len(stay) - len(positions)
+
+    def save(self) -> None:
+        """Hand what was trained since the last time to the writer."""
+        if self._pending and self._state is not None:
+            pending, state, rows = self._pending, self._state, self._rows
+            self._writer.submit(lambda: self.recorder.append(pending, state, rows), essential=True)
+            self._pending = []
+        self._saved_at = time.monotonic()
+
+    def close(self) -> None:
+        """Let the engine free its threads."""
+        if self._training is not None:
+            close = getattr(self._training, "close", None)
+            if close is not None:
+                close()
+            self._training = None
+
+    def _train(self) -> Epoch:
+        start = time.perf_counter()
+        if self._training is None:
+            rows = [int(row) for row in self._rows]
+            self._training = self._engine.train(
+                self._architecture, self.cohort.select(rows), self._data, resume=self._state
+            )
+        result = next(self._training, None)
+        if result is None or result.epoch != self._next:
+            got = "no more" if result is None else f"epoch {result.epoch}"
+            raise EngineError(f"engine {self._engine.name} gave {got} where epoch {self._next} was due")
+        self._state = result.state
+        epoch = self._epoch(result)
+        self._pending.append(epoch)
+        self.train_seconds += time.perf_counter() - start
+        due = time.monotonic() - self._saved_at >= self._snapshot_seconds
+        if due or sum(one.nbytes for one in self._pending) >= PENDING_BYTES:
+            self.save()
+            self._writer.check()
+        return epoch
+
+    def _epoch(self, result: EpochResult) -> Epoch:
+        weights = result.state.weights
+        kept = result.epoch in self.cohort.protocol.checkpoint_epochs
+        return Epoch(
+            epoch=result.epoch,
+            time_ms=time.time_ns() // 1_000_000,
+            seconds=result.seconds,
+            rows=self._rows,
+            finite=np.isfinite(weights).all(axis=1) & np.isfinite(result.metrics.train_loss),
+            metrics=result.metrics,
+            weights=weights if kept else None,
+        )

@@ -1,0 +1,384 @@
+"""MLflow runs, one a member: making them, logging to them, finding, reading and deleting them.
+
+Only `MlflowClient`'s public calls are used. A run is made with its tags by one call, and gets its parameters, its data
+set and each batch of metrics by one call each: a call costs milliseconds whatever it carries. Everything here may be
+done twice without harm: MLflow drops a parameter, tag or metric point that it has already, so work that was cut off is
+simply done again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weightzoo import checkpoints
+from weightzoo.connection import (
+    ARTIFACTS_FOLDER,
+    TAG,
+    connect,
+    default_tracking_uri,
+    local_artifacts,
+    sqlite_path,
+    tracking_errors,
+)
+from weightzoo.errors import NotFoundError, TrackingError
+from weightzoo.members import ID_LENGTH, Member
+from weightzoo.version import code_version
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+__all__ = ["KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
+
+TRAINING = "training"
+ENDED = ("finished", "diverged", "pruned")
+METRICS_A_CALL = 1000  # MLflow refuses more
+_PAGE = 10_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One metric of one epoch; the time is in milliseconds since 1970."""
+
+    name: str
+    value: float
+    epoch: int
+    time_ms: int
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run that the tracking store has for a member."""
+
+    run_id: str
+    member: str
+    status: str  # training | finished | diverged | pruned
+    ended: bool  # trained to its end and completely logged
+    has_metrics: bool
+    running: bool
+    artifacts: Path | None  # its artifact folder; None if the artifacts lie elsewhere than in the file system
+    artifact_bytes: int | None  # what the folder must hold; None as long as it has not ended
+    digest: str  # of what was measured; empty as long as it has not ended
+
+    @property
+    def damaged(self) -> bool:
+        """Whether artifacts of an ended run are missing or truncated, as far as the file system can tell at once."""
+        return self.ended and self.artifacts is not None and _folder_bytes(self.artifacts) != self.artifact_bytes
+
+
+class RunStore:
+    """A tracking store. Opened when first used; the default is `MLFLOW_TRACKING_URI` or `mlruns/mlflow.db`.
+
+    `artifact_root` is where the artifacts of a *new* zoo go, a folder or `s3://bucket/prefix`; by default beside an
+    SQLite database or in `mlruns/artifacts`, and with a tracking server, where that decides.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        *,
+        artifact_root: str | None = None,
+        resume_folder: Path | str | None = None,
+    ):
+        self.uri = tracking_uri or default_tracking_uri()
+        self._artifact_root = artifact_root
+        self._resume_folder = resume_folder
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's own client of this store.
+
+        Raises:
+            TrackingError: the store can't be opened.
+        """
+        return connect(self.uri)
+
+    @property
+    def resume_folder(self) -> Path:
+        """Where interrupted training is kept: `.resume` beside an SQLite database, else `mlruns/.resume`."""
+        if self._resume_folder is not None:
+            return Path(self._resume_folder)
+        database = sqlite_path(self.uri)
+        return (database.parent if database else Path("mlruns")) / ".resume"
+
+    def zoo(self, name: str) -> ZooRuns:
+        """The runs of one zoo: its experiment, made if it is not there.
+
+        Raises:
+            TrackingError: the store can't be used, or the experiment was deleted.
+        """
+        with tracking_errors(self.uri):
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                experiment_id = self.client.create_experiment(name, artifact_location=self._artifact_location(name))
+                return ZooRuns(self, name, experiment_id)
+            if experiment.lifecycle_stage != "active":
+                raise TrackingError(
+                    f"{self.uri}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
+                )
+            return ZooRuns(self, name, experiment.experiment_id)
+
+    def find(self, run: str) -> Run:
+        """The MLflow run of a run id, or the ended one of a member id.
+
+        Raises:
+            NotFoundError: there is none.
+            TrackingError: the store can't be used.
+        """
+        with tracking_errors(self.uri):
+            if run.isalnum() and len(run) == ID_LENGTH:
+                zoos = [experiment.experiment_id for experiment in self.client.search_experiments()]
+                found = self.client.search_runs(
+                    zoos, f"tags.`{TAG}member` = '{run}' and attributes.status = 'FINISHED'"
+                )
+                if found:
+                    return found[0]
+            elif run.isalnum():
+                from mlflow.exceptions import MlflowException
+
+                try:
+                    return self.client.get_run(run)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                        raise
+        raise NotFoundError(f"no run or member {run!r} in {self.uri}; `weightzoo query` lists what there is")
+
+    def checkpoint(self, run: str, epoch: int) -> dict[str, np.ndarray]:
+        """The weights of a run (or member) id behind an epoch, as a plain state dict of float32 arrays.
+
+        Raises:
+            NotFoundError: there is no such run, or the epoch was not kept.
+            MissingError: the run has no checkpoints (yet).
+            FormatError: its files are damaged.
+            TrackingError: the store can't be used.
+        """
+        found = self.find(run)
+        folder = local_artifacts(found.info.artifact_uri or "", self.uri)
+        if folder is not None:
+            return checkpoints.read_state(folder, epoch)
+        with tempfile.TemporaryDirectory() as temporary:
+            with tracking_errors(self.uri):
+                self.client.download_artifacts(found.info.run_id, checkpoints.CHECKPOINTS_FOLDER, temporary)
+            return checkpoints.read_state(temporary, epoch)
+
+    def _artifact_location(self, zoo: str) -> str | None:
+        if self._artifact_root is not None and "://" in self._artifact_root:
+            return f"{self._artifact_root.rstrip('/')}/{zoo}"
+        if self._artifact_root is None and self.uri.startswith(("http://", "https://")):
+            return None
+        database = sqlite_path(self.uri)
+        beside = (database.parent if database else Path("mlruns")) / ARTIFACTS_FOLDER
+        return (Path(self._artifact_root or beside).absolute() / zoo).as_uri()
+
+
+class ZooRuns:
+    """The runs of one zoo."""
+
+    def __init__(self, store: RunStore, name: str, experiment_id: str):
+        self.store, self.name, self.experiment_id = store, name, experiment_id
+        self._folders: dict[str, Path | None] = {}
+
+    def known(self) -> dict[str, list[KnownRun]]:
+        """All runs of the zoo by member id, an ended one before the others.
+
+        Raises:
+            TrackingError: the store can't be used.
+        """
+        runs: dict[str, list[KnownRun]] = {}
+        token: str | None = None
+        with tracking_errors(self.store.uri):
+            while True:
+                page = self.store.client.search_runs([self.experiment_id], max_results=_PAGE, page_token=token)
+                for run in page:
+                    known = self._known(run)
+                    if known is not None:
+                        runs.setdefault(known.member, []).append(known)
+                token = page.token
+                if not token:
+                    break
+        for own in runs.values():
+            own.sort(key=lambda run: not run.ended)
+        return runs
+
+    def create(self, member: Member, engine: str, time_ms: int) -> str:
+        """Make the run of a member whose training starts; its id."""
+        with tracking_errors(self.store.uri):
+            tags = self._tags(member, engine)
+            run = self.store.client.create_run(self.experiment_id, time_ms, tags, run_name=run_name(member))
+            self._folders[run.info.run_id] = local_artifacts(run.info.artifact_uri or "", self.store.uri)
+        self._describe(run.info.run_id, member)
+        return run.info.run_id
+
+    def take_over(self, run: KnownRun, member: Member, engine: str) -> str:
+        """Go on with the run of an interrupted training; its id."""
+        from mlflow.entities import RunTag
+
+        self._folders[run.run_id] = run.artifacts
+        with tracking_errors(self.store.uri):
+            if not run.running:
+                self.store.client.update_run(run.run_id, status="RUNNING")
+            tags = [RunTag(key, value) for key, value in self._tags(member, engine).items()]
+            self.store.client.log_batch(run.run_id, tags=tags)
+        self._describe(run.run_id, member)
+        return run.run_id
+
+    def log(self, run_id: str, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
+        """Add metric points, those of one epoch always together, and then tags."""
+        from mlflow.entities import Metric, RunTag
+
+        entities = [Metric(point.name, point.value, point.time_ms, point.epoch) for point in points]
+        own_tags = [RunTag(TAG + name, value) for name, value in (tags or {}).items()]
+        with tracking_errors(self.store.uri):
+            while len(entities) > METRICS_A_CALL:
+                self.store.client.log_batch(run_id, metrics=entities[:METRICS_A_CALL])
+                entities = entities[METRICS_A_CALL:]
+            self.store.client.log_batch(run_id, metrics=entities, tags=own_tags)
+
+    def put(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Store artifacts by their path within the run; each is there whole or not at all."""
+        folder = self._folders[run_id]
+        if folder is not None:
+            with tracking_errors(self.store.uri):
+                for name, content in files.items():
+                    checkpoints.write_atomically(folder / name, content)
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            for name, content in files.items():
+                checkpoints.write_atomically(Path(temporary, name), content)
+            with tracking_errors(self.store.uri):
+                self.store.client.log_artifacts(run_id, temporary)
+
+    def artifact_bytes(self, run_id: str) -> int | None:
+        """The size of what `put` stored, in bytes; None if that is not in the file system."""
+        folder = self._folders[run_id]
+        return None if folder is None else _folder_bytes(folder)
+
+    def metrics(self, run: KnownRun) -> checkpoints.RecordedMetrics:
+        """What was measured on the member of an ended run.
+
+        Raises:
+            MissingError: the file is not there.
+            FormatError: it is damaged.
+        """
+        if run.artifacts is not None:
+            return checkpoints.read_metrics(run.artifacts)
+        with tempfile.TemporaryDirectory() as temporary:
+            with tracking_errors(self.store.uri):
+                self.store.client.download_artifacts(run.run_id, checkpoints.METRICS_FILE, temporary)
+            return checkpoints.read_metrics(temporary)
+
+    def end(self, run_id: str, time_ms: int, *, failed: bool = False) -> None:
+        """Close a run: FINISHED whatever became of the model, FAILED if the engine broke."""
+        with tracking_errors(self.store.uri):
+            self.store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED", time_ms)
+
+    def delete(self, run: KnownRun) -> None:
+        """Delete a run and its artifact folder; artifacts outside the file system are left to `mlflow gc`."""
+        with tracking_errors(self.store.uri):
+            self.store.client.delete_run(run.run_id)
+            if run.artifacts is not None and run.artifacts.parent.name == run.run_id:
+                shutil.rmtree(run.artifacts.parent, ignore_errors=True)
+
+    def _known(self, run: Run) -> KnownRun | None:
+        tags: dict[str, str] = run.data.tags
+        member, status = tags.get(f"{TAG}member"), tags.get(f"{TAG}status", "")
+        if member is None:
+            return None
+        size = tags.get(f"{TAG}artifact_bytes", "")
+        return KnownRun(
+            run_id=run.info.run_id,
+            member=member,
+            status=status,
+            ended=run.info.status == "FINISHED" and status in ENDED,
+            has_metrics=bool(run.data.metrics),
+            running=run.info.status == "RUNNING",
+            artifacts=local_artifacts(run.info.artifact_uri or "", self.store.uri),
+            artifact_bytes=int(size) if size.isdigit() else None,
+            digest=tags.get(f"{TAG}digest", ""),
+        )
+
+    def _describe(self, run_id: str, member: Member) -> None:
+        from mlflow.entities import Param
+
+        with tracking_errors(self.store.uri):
+            self.store.client.log_inputs(run_id, [_dataset_input(member)])
+            params = [Param(name, value) for name, value in parameters(member).items()]
+            self.store.client.log_batch(run_id, params=params)
+
+    def _tags(self, member: Member, engine: str) -> dict[str, str]:
+        tags = {
+            "zoo": self.name,
+            "dataset": member.dataset,
+            "dataset_hash": member.dataset_hash,
+            "architecture": member.architecture,
+            "configuration": member.config_kind,
+            "member": member.id,
+            "group": member.group,
+            "split": member.split,
+            "engine": engine,
+            "status": TRAINING,
+            "version": code_version(),
+            "definition": json.dumps(member.definition(), sort_keys=True, separators=(",", ":")),
+        }
+        return {TAG + name: value for name, value in tags.items()}
+
+
+def run_name(member: Member) -> str:
+    """What a person reads in the list of runs.
+
+    The seeds are one number where all three agree, as in `tanh adam uniform lr=0.001 wd=0.001 drop=0.5 seed=1`.
+    """
+    chosen, seeds = member.hyperparameters, member.seeds
+    same = seeds.init == seeds.order == seeds.dropout
+    seed = f"{seeds.init}" if same else f"{seeds.init}/{seeds.order}/{seeds.dropout}"
+    return (
+        f"{chosen.activation} {chosen.optimizer} {chosen.init} lr={chosen.learning_rate:g} "
+        f"wd={chosen.weight_decay:g} drop={chosen.dropout:g} seed={seed}"
+    )
+
+
+def parameters(member: Member) -> dict[str, str]:
+    """The MLflow params of a member: every hyperparameter, seed and setting of the protocol."""
+    chosen, seeds, protocol = member.hyperparameters, member.seeds, member.protocol
+    schedule: dict[str, Any] = protocol.schedule.model_dump()
+    return {
+        "init": chosen.init,
+        "activation": chosen.activation,
+        "optimizer": chosen.optimizer,
+        "learning_rate": repr(chosen.learning_rate),
+        "weight_decay": repr(chosen.weight_decay),
+        "dropout": repr(chosen.dropout),
+        "seed_init": str(seeds.init),
+        "seed_order": str(seeds.order),
+        "seed_dropout": str(seeds.dropout),
+        "epochs": str(protocol.epochs),
+        "batch_size": str(protocol.batch_size),
+        "schedule": schedule["kind"] if len(schedule) == 1 else json.dumps(schedule, sort_keys=True),
+        "momentum": repr(protocol.momentum),
+    }
+
+
+def _dataset_input(member: Member) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=member.dataset,
+        digest=member.dataset_hash,
+        source_type="local",
+        source=json.dumps({"name": member.dataset}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _folder_bytes(folder: Path) -> int:
+    files: Iterable[Path] = folder.rglob("*.safetensors") if folder.is_dir() else ()
+    return sum(file.stat().st_size for file in files if not file.name.startswith("."))

@@ -1,4 +1,4 @@
-"""Activation and dropout: what happens to a single number on its way from one layer's output to the next layer's input."""
+"""Activation and dropout: what happens to a single number between one layer's output and the next layer's input."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def _write(path: Path, stored: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".partial", delete=False) as file:
             partial = Path(file.name)
             file.write(hashlib.sha256(stored).digest() + stored)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         _log.debug("machine code is not cached: %s", error)
         if partial is not None:

@@ -23,7 +23,7 @@ L1_BYTES = 20 * 1024  # what the weights of one pass over input channels may tak
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a convolution. `pool` is 1 without pooling; rows and columns that fill no window are never computed."""
+    """The sizes of a convolution. `pool` is 1 without pooling; what fills no window is never computed."""
 
     in_channels: int
     height: int
@@ -181,8 +181,8 @@ def forward(
 def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayType) -> Function:
     """Emit `gw[o, c, ky, kx] += sum over y, x of g[o, y, x] * (the input under the chosen conv output)[ky, kx]`.
 
-    And `gbias[o] += sum of g[o]`. Without pooling, the chosen output is the only one. With it, each lane selects its own
-    input patch, which costs fewer operations than multiply-adds with the zero gradients of the other outputs.
+    And `gbias[o] += sum of g[o]`. Without pooling, the chosen output is the only one. With it, each lane selects its
+    own input patch, which costs fewer operations than multiply-adds with the zero gradients of the other outputs.
     """
     k, s, pool = geometry.kernel, geometry.stride, geometry.pool
     limit = program.registers * 5 // 8

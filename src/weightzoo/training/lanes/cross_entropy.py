@@ -1,4 +1,4 @@
-"""Softmax cross-entropy in nats, `loss = log(sum over i of e**z[i]) - z[label]`, and whether the label is the arg-max."""
+"""Softmax cross-entropy in nats, `loss = log(sum over i of e**z[i]) - z[label]`, and whether the arg-max is right."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cross_entropy(code: Code, logits: list[Value], label: Value) -> Loss:
 
 
 def add_compensated(total: Array, addend: Value) -> None:
-    """Add to a sum `total[0]` and the rounding errors `total[1]` that it has left out (Neumaier 1974; Knuth's TwoSum)."""
+    """Add to a sum `total[0]`, and to `total[1]` the rounding error that it leaves out (Knuth's TwoSum)."""
     old = total[0]
     new = old + addend
     back = new - old

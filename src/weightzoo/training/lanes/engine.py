@@ -68,7 +68,7 @@ class LanesEngine:
         if (reason := unsupported_host()) is not None:
             return reason
         for layer in architecture.layers:
-            if not isinstance(layer, _LAYERS):
+            if type(layer) not in _LAYERS:
                 return f"it has no kernel for the layer {type(layer).__name__}"
         if len(architecture.shapes[-1]) != 1:
             return f"the last layer gives {list(architecture.shapes[-1])}, no vector of logits"

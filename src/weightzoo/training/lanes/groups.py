@@ -1,4 +1,4 @@
-"""A group of members, one in each lane: their state and per-lane constants in memory, an epoch of training, evaluation."""
+"""A group of members, one in each lane: their state and constants in memory, an epoch of training, an evaluation."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Nothing here knows about layers; a kernel for masked or paired weights is one wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ class ArrayType:
 
 
 class Value:
-    """A number of the program; see the module's text. Comparisons give conditions, and are false where one side is NaN."""
+    """A number of the program; see the module's text. Comparisons give conditions, false where one side is NaN."""
 
     __slots__ = ("code", "ir")
 
@@ -173,7 +173,7 @@ class Value:
         return Value(self.code, self.code.builder.fcmp_ordered("ord", self.ir, self.ir))
 
     def beats(self, best: Value) -> Value:
-        """The condition under which a maximum moves on from `best` to this: greater, or the first NaN, as in PyTorch."""
+        """The condition under which a maximum moves on from `best` to this: it is greater, or the first NaN."""
         unordered = Value(self.code, self.code.builder.fcmp_unordered(">", self.ir, best.ir))
         return unordered & best.is_number()
 
@@ -344,7 +344,7 @@ class Code:
     def range(self, start: Index, stop: Index | None = None, step: int = 1) -> Iterator[Value]:
         """A loop of the program, over the indices that Python's `range` would give."""
         first, last = (0, start) if stop is None else (start, stop)
-        build = self.builder
+        build: Any = self.builder
         before = build.block
         head, body, behind = (build.append_basic_block() for _ in range(3))
         build.branch(head)
@@ -359,7 +359,7 @@ class Code:
         build.position_at_end(behind)
 
     @contextmanager
-    def when(self, condition: Value) -> Iterator[None]:
+    def when(self, condition: Value) -> Generator[None]:
         """`with code.when(c):` emits what runs only if the shared condition `c` holds."""
         with self.builder.if_then(condition.ir):
             yield
@@ -373,7 +373,7 @@ class Code:
         return self.builder.call(declared, arguments)
 
     @contextmanager
-    def flushing_denormals(self) -> Iterator[None]:
+    def flushing_denormals(self) -> Generator[None]:
         """Numbers under 2**-126 count as zero in what is called inside, and the processor's mode is restored after it.
 
         Denormals cost a hundred times a normal number on some processors: a dying model would slow its whole group.
@@ -440,7 +440,7 @@ class Program:
         *,
         exported: bool = False,
     ) -> Function:
-        """Emit a function. `body(code, a)` finds each parameter as `a.name`; the result is called as `f(code, name=...)`.
+        """Emit a function. `body(code, a)` finds each parameter as `a.name`; called by `f(code, name=...)`.
 
         Arrays passed in one call must not overlap where one of them is written. An exported function returns nothing,
         and takes pointers and 64-bit integers in the order of `parameters`.

@@ -119,7 +119,7 @@ class _Emitter:
         return convolution.forward(self.program, name, operation, x, output, stage.pointwise, act, **mode)
 
     def _backward(self, number: int, stage: Stage) -> dict[str, Function]:
-        """The functions that lead back through a stage: to its weights, and to its input if there is anything before."""
+        """The functions that lead back through a stage: to its weights, and to its input if any weights come before."""
         x, operation = self.input_type(number), stage.operation
         derivative = number > 0 and self.stages[number - 1].pointwise.has_derivative(self.dropout)
         inner = any(not isinstance(before.operation, Pool) for before in self.stages[:number])
@@ -265,15 +265,15 @@ def _emit_train(program: Program, recipe: Recipe) -> _Emitter:
     net = _Emitter(program, recipe, training=True)
     shape = recipe.architecture.input_shape
     load_images = samples.load_images(program, "load_images", shape)
-    padding = net.stages[0].padding
-    if padding:
+    pad: Function | None = None
+    if padding := net.stages[0].padding:
         target = bordered(shape, padding).interior(padding)
         pad = samples.copy_bordered(program, "train_pad", shape, ArrayType(shape), target)
 
     def sample(code: Code, a: Any, visit: Value, scale: Value) -> None:
         image = net.workspace(a.work, "image")
         load_images(code, images=a.images, order=a.order, visit=visit, x=image)
-        if padding:
+        if pad is not None:
             padded = net.workspace(a.work, "padded image")
             pad(code, source=image, target=padded)
             image = padded
@@ -317,16 +317,17 @@ def _emit_evaluate(program: Program, recipe: Recipe) -> _Emitter:
     net = _Emitter(program, recipe, training=False)
     shape, classes = recipe.architecture.input_shape, recipe.architecture.classes
     shared = ArrayType(shape, lanes=False)
+    pad: Function | None = None
     padding = net.stages[0].padding
+    frame = ArrayType(bordered(shape, padding).shape, lanes=False)
     if padding:
-        frame = ArrayType(bordered(shape, padding).shape, lanes=False)
         pad = samples.copy_bordered(program, "evaluate_pad", shape, shared, frame.interior(padding))
 
     def body(code: Code, a: Any) -> None:
         with code.flushing_denormals():
             for n in code.range(a.start, a.stop):
                 image = a.images.part(n).viewed(shared)
-                if padding:
+                if pad is not None:
                     padded = net.workspace(a.work, "padded image").viewed(frame)
                     pad(code, source=image, target=padded)
                     image = padded

@@ -32,7 +32,7 @@ def forward(
     training: bool,
     dropout: bool,
 ) -> Function:
-    """Emit `h = pointwise(pooled)`; in training also its derivative `d` and `choice`, the number `P i + j` of the maximum."""
+    """Emit `h = pointwise(pooled)`; in training also its derivative `d` and `choice`, `P i + j` of the maximum."""
     channels, height, width = pooled_shape(shape, size)
 
     def body(code: Code, a: Any) -> None:

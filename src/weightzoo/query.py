@@ -4,7 +4,7 @@
 
 The parser is Python's own, whose tree is then translated node by node; only what is listed here passes, nothing is ever
 evaluated as code. Fields are numbers or texts, and only like is compared with like. A comparison with a missing value
-(a field that the run does not have, a loss that is NaN) is false, `!=` included; `parent is None` asks for missing ones.
+(a field that the run does not have, a loss that is NaN) is false, `!=` too; `parent is None` asks for missing ones.
 """
 
 from __future__ import annotations

@@ -1,0 +1,113 @@
+"""One run as the tracking store has it: a frozen record with typed fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from weightzoo.connection import TAG
+from weightzoo.query import Kind
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run as MlflowRun
+
+TRAINING = "training"
+ENDED = ("finished", "diverged", "pruned")
+_log = logging.getLogger("weightzoo")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as the tracking store has it. None where it has nothing: a run that is training has no best epoch.
+
+    `status` is `training` as long as the run is not completely logged. Metrics are those of the last logged epoch.
+    """
+
+    run_id: str
+    zoo: str
+    member: str
+    group: str | None
+    split: str | None
+    status: str
+    dataset: str | None
+    dataset_hash: str | None
+    architecture: str | None
+    configuration: str | None
+    engine: str | None
+    version: str | None
+    machine: str | None
+    parent: str | None
+    parent_epoch: int | None
+    init: str | None
+    activation: str | None
+    optimizer: str | None
+    learning_rate: float | None
+    weight_decay: float | None
+    dropout: float | None
+    seed_init: int | None
+    seed_order: int | None
+    seed_dropout: int | None
+    epochs: int | None
+    batch_size: int | None
+    schedule: str | None
+    momentum: float | None
+    last_epoch: int | None
+    diverged_epoch: int | None
+    train_loss: float | None
+    train_accuracy: float | None
+    val_loss: float | None
+    val_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    generalization_gap: float | None
+    best_epoch: int | None
+    best_val_accuracy: float | None
+    best_test_accuracy: float | None
+    seconds: float | None  # compute time
+    started: datetime | None
+    ended: datetime | None
+    definition: str | None  # JSON of `Member.definition()`
+    artifact_uri: str | None
+
+
+TYPES = {field.name: str(field.type).removesuffix(" | None") for field in fields(RunRecord)}
+_NOT_QUERIED = ("started", "ended", "definition", "artifact_uri")
+_KINDS: dict[str, Kind] = {"str": "text", "int": "number", "float": "number"}
+FIELDS: Mapping[str, Kind] = {name: _KINDS[kind] for name, kind in TYPES.items() if name not in _NOT_QUERIED}
+
+
+def record(run: MlflowRun) -> RunRecord:
+    """What the tracking store has of a run that weightzoo made."""
+    tags = {name.removeprefix(TAG): value for name, value in run.data.tags.items() if name.startswith(TAG)}
+    known: dict[str, Any] = {**run.data.metrics, **run.data.params, **tags}
+    if run.info.status != "FINISHED" or tags.get("status") not in ENDED:
+        known["status"] = TRAINING
+    known |= {
+        "run_id": run.info.run_id,
+        "artifact_uri": run.info.artifact_uri,
+        "started": _time(run.info.start_time),
+        "ended": _time(run.info.end_time),
+    }
+    return RunRecord(**{name: _typed(run.info.run_id, name, known.get(name), kind) for name, kind in TYPES.items()})
+
+
+def _typed(run_id: str, name: str, value: Any, kind: str) -> Any:
+    """A value as its field's type. Params and tags are text in MLflow; one that is no number counts as missing."""
+    if value is None or kind == "datetime":
+        return value
+    try:
+        return {"str": str, "float": float, "int": _integer}[kind](value)
+    except ValueError:
+        _log.warning("run %s: %s is %r, which is no number; it is left out", run_id, name, value)
+        return None
+
+
+def _integer(value: Any) -> int:
+    return int(value) if isinstance(value, str) else int(float(value))
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -35,7 +35,7 @@ from weightzoo.version import code_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput, Experiment, Run
 
 __all__ = ["KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
 
@@ -119,8 +119,7 @@ class RunStore:
         with tracking_errors(self.uri):
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
-                experiment_id = self.client.create_experiment(name, artifact_location=self._artifact_location(name))
-                return ZooRuns(self, name, experiment_id)
+                experiment = self._create_experiment(name)
             if experiment.lifecycle_stage != "active":
                 raise TrackingError(
                     f"{self.uri}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
@@ -169,6 +168,18 @@ class RunStore:
             with tracking_errors(self.uri):
                 self.client.download_artifacts(found.info.run_id, checkpoints.CHECKPOINTS_FOLDER, temporary)
             return checkpoints.read_state(temporary, epoch)
+
+    def _create_experiment(self, name: str) -> Experiment:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            experiment_id = self.client.create_experiment(name, artifact_location=self._artifact_location(name))
+        except MlflowException:
+            made_meanwhile = self.client.get_experiment_by_name(name)
+            if made_meanwhile is None:
+                raise
+            return made_meanwhile
+        return self.client.get_experiment(experiment_id)
 
     def _artifact_location(self, zoo: str) -> str | None:
         if self._artifact_root is not None and "://" in self._artifact_root:

@@ -1,6 +1,6 @@
 """Where cohorts are trained: in this process, interruptible at any moment, every member recorded as an MLflow run."""
 
-from weightzoo.execution.force import Deletion, delete, planned_deletion
+from weightzoo.execution.force import Deletion, planned_deletion
 from weightzoo.execution.manifest import Manifest, read_manifest, write_manifest
 from weightzoo.execution.retrain import recorded_member, retrain
 from weightzoo.execution.train import Progress, TrainSummary, train_zoo
@@ -10,7 +10,6 @@ __all__ = [
     "Manifest",
     "Progress",
     "TrainSummary",
-    "delete",
     "planned_deletion",
     "read_manifest",
     "recorded_member",

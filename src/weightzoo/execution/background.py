@@ -32,6 +32,11 @@ class BackgroundWriter:
             self.check()
         self._queue.put((work, essential))
 
+    @property
+    def failed(self) -> bool:
+        """Whether some work raised an error."""
+        return self._error is not None
+
     def check(self) -> None:
         """Raise the error of work that failed, if any did."""
         if self._error is not None:

@@ -13,8 +13,9 @@ from weightzoo.tracking import KnownRun, RunStore
 
 @dataclass(frozen=True)
 class Deletion:
-    """What `delete` would delete; printed, it says so."""
+    """What training a zoo from nothing deletes first; printed, it says so."""
 
+    store: RunStore
     zoo: str
     runs: tuple[KnownRun, ...]
     folders: tuple[Path, ...]  # of artifacts in the file system, and of snapshots
@@ -29,6 +30,21 @@ class Deletion:
         )
         left = f"; the artifacts of {self.remote:,} runs stay where they are until `mlflow gc`" if self.remote else ""
         return text + left
+
+    def carry_out(self) -> None:
+        """Delete it. In MLflow the runs stay in its trash until `mlflow gc`.
+
+        Raises:
+            TrackingError: the store can't be used, or the zoo is in training.
+        """
+        below = self.store.resume_folder
+        with only_trainer(below, self.zoo):
+            for folder in self.folders:
+                if folder.parent == below / self.zoo:
+                    shutil.rmtree(folder, ignore_errors=True)
+            runs = self.store.zoo(self.zoo)
+            for run in self.runs:
+                runs.delete(run)
 
 
 def planned_deletion(store: RunStore, zoo: str, members: Collection[str] | None = None) -> Deletion:
@@ -45,19 +61,4 @@ def planned_deletion(store: RunStore, zoo: str, members: Collection[str] | None 
     snapshots = sorted(below.iterdir()) if below.is_dir() else []
     folders = [folder for folder in (*artifacts, *snapshots) if folder.is_dir()]
     size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-    return Deletion(zoo, tuple(runs), tuple(folders), size, sum(run.artifacts is None for run in runs))
-
-
-def delete(store: RunStore, deletion: Deletion) -> None:
-    """Delete what `planned_deletion` found. In MLflow the runs stay in its trash until `mlflow gc`.
-
-    Raises:
-        TrackingError: the store can't be used, or the zoo is in training.
-    """
-    with only_trainer(store.resume_folder, deletion.zoo):
-        snapshots = [folder for folder in deletion.folders if folder.parent == store.resume_folder / deletion.zoo]
-        for folder in snapshots:
-            shutil.rmtree(folder, ignore_errors=True)
-        runs = store.zoo(deletion.zoo)
-        for run in deletion.runs:
-            runs.delete(run)
+    return Deletion(store, zoo, tuple(runs), tuple(folders), size, sum(run.artifacts is None for run in runs))

@@ -128,6 +128,10 @@ class Shard:
                 close()
             self._training = None
 
+    def release(self) -> None:
+        """Give back the memory; only the outcomes stay."""
+        self._state, self._replay = None, []
+
     def _train(self) -> Epoch:
         start = time.perf_counter()
         if self._training is None:

@@ -185,6 +185,8 @@ def _train_together(
 
     What is `recorded` or in a snapshot takes part in that with its old values: the same members are pruned again.
     """
+    for shard in shards:
+        build.writer.submit(shard.recorder.begin)
     try:
         for epoch in range(build.spec.training.epochs + 1):
             values = {member: objective[epoch] for member, objective in recorded.items() if epoch < len(objective)}
@@ -200,8 +202,9 @@ def _train_together(
                 if pruned:
                     build.done += shard.drop(pruned) * (build.spec.training.epochs - epoch)
     except Exception:
-        for shard in shards:
-            build.writer.submit(shard.recorder.fail, essential=True)
+        if not build.writer.failed:
+            for shard in shards:
+                build.writer.submit(shard.recorder.fail, essential=True)
         raise
     finally:
         for shard in shards:
@@ -210,6 +213,7 @@ def _train_together(
             build.training_seconds += shard.train_seconds
     for shard in shards:
         build.writer.submit(shard.recorder.finish)
+        shard.release()
 
 
 def describe(cohort: Cohort) -> str:
@@ -268,7 +272,6 @@ def _shard(build: _Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, en
         log_seconds=build.log_seconds,
         on_recorded=build.digests.__setitem__,
     )
-    build.writer.submit(recorder.begin)
     objective = getattr(build.spec.configuration, "objective", "val_accuracy")
     return Shard(
         cohort,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
-from weightzoo.execution import train_zoo
-from weightzoo.execution.manifest import write_manifest
-from weightzoo.spec import load_params
+from weightzoo.execution import Deletion, planned_deletion, train_zoo, write_manifest
+from weightzoo.population import population
+from weightzoo.spec import SearchConfiguration, load_params
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
 
@@ -37,5 +37,21 @@ def train(
             threads=threads,
             on_progress=lambda p: report(p.done, p.total, p.what),
         )
-    write_manifest(workspace.manifest(zoo), zoo, summary.members)
+    write_manifest(workspace.manifest(zoo), zoo, summary.members, summary.digest)
     say(f"train     {zoo}: {summary}")
+
+
+def deletion(zoo: str, workspace: Workspace) -> Deletion:
+    """What training a zoo from nothing would delete: the runs and snapshots of its current members.
+
+    Raises:
+        SpecError: `params.yaml` describes something impossible.
+        MissingError: the data set has not been prepared.
+        TrackingError: the tracking store can't be used.
+    """
+    spec = load_params(workspace.params).zoo(zoo)
+    data = ImageData.load(workspace.data(zoo))
+    members = None  # a search's members depend on results, so all its runs go
+    if not isinstance(spec.configuration, SearchConfiguration):
+        members = [member.id for member in population(spec, data.content_hash).ask()]
+    return planned_deletion(RunStore(), zoo, members)

@@ -92,11 +92,14 @@ def compile_network(recipe: Recipe, target: Target, cache: Path | None = None) -
         _write(path, stored)
     header, _, code = stored.partition(b"\n")
     train_workspace, evaluate_workspace = map(int, header.split())
-    return _link(code, target, train_workspace, evaluate_workspace)
+    return _compiled(code, target, train_workspace, evaluate_workspace)
 
 
 def machine_code(emitted: Emitted, target: Target) -> bytes:
-    """An object file. Loops are as the kernels wrote them: LLVM is not to vectorise or unroll any."""
+    """An object file for a target of this machine's architecture.
+
+    Loops are as the kernels wrote them: LLVM is not to vectorise or unroll any.
+    """
     module = llvm.parse_assembly(emitted.text)
     module.verify()
     machine = _machine(target)
@@ -118,11 +121,17 @@ def _machine(target: Target) -> Any:
     return machine.create_target_machine(cpu=target.cpu, features=target.features, opt=3, codemodel="jitdefault")
 
 
-def _link(code: bytes, target: Target, train_workspace: int, evaluate_workspace: int) -> Compiled:
+def link_code(code: bytes, target: Target) -> Any:
+    """The object file's functions in this process, as LLVM's engine that owns them."""
     empty = llvm.parse_assembly(f'target triple = "{target.triple}"')
     engine = llvm.create_mcjit_compiler(empty, _machine(target))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
+    return engine
+
+
+def _compiled(code: bytes, target: Target, train_workspace: int, evaluate_workspace: int) -> Compiled:
+    engine = link_code(code, target)
 
     def function(name: str, parameters: int) -> Callable[..., None]:
         prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * parameters)

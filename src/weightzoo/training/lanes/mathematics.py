@@ -25,7 +25,7 @@ _LOG = (
 )  # fmt: skip
 
 # tanh(x) = x * p(x**2) / q(x**2): the rational minimax approximation of degree 13/6 that Eigen uses (MathFunctions.h).
-_TANH_LIMIT = 7.90531110763549805
+_TANH_LIMIT = 7.99881172180175781  # with fused multiply-adds, the smallest number where the quotient is 1
 _TANH_P = (
     -2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08,
     1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03,
@@ -80,7 +80,7 @@ def log(x: Value) -> Value:
 
 
 def tanh(x: Value) -> Value:
-    """The hyperbolic tangent, absolute error under 3e-7."""
+    """The hyperbolic tangent, absolute error under 3e-7; exactly 1 from 8 on: saturated units have no gradient."""
     x = clamp(x, -_TANH_LIMIT, _TANH_LIMIT)
     square = x * x
     return x * polynomial(square, _TANH_P) / polynomial(square, _TANH_Q)

@@ -84,7 +84,7 @@ class Layout:
             if tensor.shape[len(lead) :] != shape or (leading is not None and lead != leading):
                 raise LayoutError(f"{name}: got shape {list(tensor.shape)}, expected {[*(leading or ()), *shape]}")
             leading = lead
-            parts.append(tensor.reshape(*lead, -1))
+            parts.append(tensor.reshape(*lead, math.prod(shape)))
         return np.concatenate(parts, axis=-1)
 
     def unflatten(self, vectors: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ BINS = 4
 
 def varied_factors(models: pd.DataFrame) -> tuple[str, ...]:
     """The generating factors that take more than one value among the models."""
-    return tuple(factor for factor in FACTORS if models[factor].nunique() > 1)
+    return tuple(factor for factor in FACTORS if len(set(models[factor].tolist())) > 1)
 
 
 def levels(models: pd.DataFrame, factor: str) -> pd.Categorical:
@@ -79,8 +79,9 @@ def variance_shares(models: pd.DataFrame, metric: str = "test_accuracy") -> pd.D
     References: Fisher 1925, Statistical Methods for Research Workers; Hutter, Hoos, Leyton-Brown 2014, "An efficient
     approach for assessing hyperparameter importance".
     """
-    done = models[finished(models) & np.isfinite(models[metric].to_numpy(np.float64))]
-    values = done[metric].to_numpy(np.float64)
+    measured = np.isfinite(np.asarray(models[metric], np.float64))
+    done = models.iloc[np.flatnonzero(finished(models) & measured)]
+    values = np.asarray(done[metric], np.float64)
     factors = varied_factors(done)
     empty = pd.DataFrame({"kind": [], "source": [], "share": []}).astype({"share": float})
     if len(values) < 2 or not factors or np.ptp(values) == 0:

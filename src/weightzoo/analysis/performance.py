@@ -34,9 +34,8 @@ def finished(models: pd.DataFrame) -> np.ndarray:
 
 def status_counts(models: pd.DataFrame) -> dict[str, int]:
     """The number of models of each status; the three standard ones are always there."""
-    counts = models["status"].value_counts()
-    names = dict.fromkeys([*STATUSES, *sorted(str(name) for name in counts.index)])
-    return {name: int(counts.get(name, 0)) for name in names}
+    statuses: list[str] = models["status"].tolist()
+    return {name: statuses.count(name) for name in dict.fromkeys([*STATUSES, *sorted(set(statuses))])}
 
 
 def metric_matrix(zoo: Zoo, metric: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -102,6 +102,27 @@ class Findings:
     def norms(self) -> dict[str, pd.DataFrame]:
         """Quantiles of those norms over the models at every kept epoch."""
         return {name: self.quantiles(matrix) for name, matrix in self.norm_matrices.items()}
+
+    @cached_property
+    def main_shares(self) -> dict[str, float]:
+        """Share of the variance of the final test accuracy by factor; empty if there is nothing to divide."""
+        main = self.shares[np.asarray(self.shares["kind"] == "main")]
+        return dict(zip(main["source"].tolist(), main["share"].tolist(), strict=True))
+
+    @cached_property
+    def seeds(self) -> dict[str, np.ndarray]:
+        """Label -> seed of every model: one column if each model's three seeds are equal, as is usual, else three."""
+        columns = {f"Seed of {name}": np.asarray(self.models[f"seed_{name}"]) for name in ("init", "order", "dropout")}
+        first, *others = columns.values()
+        return {"Seed": first} if all(np.array_equal(first, other) for other in others) else columns
+
+    def model(self, number: int) -> dict[str, Any]:
+        """The row of one model."""
+        return self.models.iloc[number].to_dict()
+
+    def final(self, metric: str) -> dict[str, float]:
+        """The summary of one metric at the last epoch."""
+        return self.summary.loc[metric].to_dict()
 
     @property
     def has_map(self) -> bool:

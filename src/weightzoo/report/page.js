@@ -29,6 +29,7 @@
     select.value = chosen;
   }
 
+  const exact = (mark) => String(+mark.toPrecision(6));
   const short = (value) => (value === 0 ? "0" : String(+value.toPrecision(3)));
 
   function cellText(column, row) {
@@ -87,11 +88,11 @@
     const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, stage);
     for (const mark of x.ticks || ticks(x.low, x.high, width < 500 ? 4 : 8)) {
       svg("line", { class: "rule", x1: toX(mark), x2: toX(mark), y1: edge.top, y2: height - edge.bottom }, drawing);
-      svg("text", { x: toX(mark), y: height - edge.bottom + 17, "text-anchor": "middle" }, drawing, short(mark));
+      svg("text", { x: toX(mark), y: height - edge.bottom + 17, "text-anchor": "middle" }, drawing, exact(mark));
     }
     for (const mark of y.log ? logTicks(y.low, y.high) : ticks(y.low, y.high, 6)) {
       svg("line", { class: "rule", x1: edge.left, x2: width - edge.right, y1: toY(mark), y2: toY(mark) }, drawing);
-      svg("text", { x: edge.left - 8, y: toY(mark) + 4, "text-anchor": "end" }, drawing, short(mark));
+      svg("text", { x: edge.left - 8, y: toY(mark) + 4, "text-anchor": "end" }, drawing, exact(mark));
     }
     svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 6, "text-anchor": "middle" }, drawing, x.label);
     const middle = (edge.top + height - edge.bottom) / 2;
@@ -144,7 +145,7 @@
     const quantityOf = new Map(source.quantities.map((quantity) => [quantity.key, quantity]));
     const value = (quantity, epoch, model) => {
       const step = quantity.steps[epoch][model];
-      return step === null ? null : quantity.low + (step / 9999) * (quantity.high - quantity.low);
+      return step === null ? null : quantity.low + (step / data.quantum) * (quantity.high - quantity.low);
     };
     const names = source.quantities.map((quantity) => [quantity.key, quantity.label]);
     const hasMap = quantityOf.has("pc2");
@@ -157,7 +158,7 @@
       ...source.quantities.map((quantity) => [`epoch ${quantity.key}`, `${quantity.label} at the epoch`]),
       ...numbers.map((column) => [`column ${column.key}`, `${column.label}${column.digits === null ? "" : " (final)"}`]),
     ];
-    options(get("explorer-colour"), colours, "epoch test_accuracy");
+    options(get("explorer-colour"), colours, "column test_accuracy");
     slider.max = source.epochs.length - 1;
     slider.value = slider.max;
     slider.disabled = source.epochs.length < 2;
@@ -294,7 +295,7 @@
   function curves(source) {
     const stage = get("curves");
     options(get("curves-metric"), source.metrics.map((metric) => [metric.key, metric.label]), "test_accuracy");
-    options(get("curves-group"), source.groups.map((group) => [group.key, group.label]), (source.groups[1] || source.groups[0]).key);
+    options(get("curves-group"), source.groups.map((group) => [group.key, group.label]), source.first);
     get("curves-group").parentElement.hidden = source.groups.length < 2;
 
     function draw() {

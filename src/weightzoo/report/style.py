@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from markupsafe import escape
 
 Draw = Callable[[Axes], None]
 
@@ -35,10 +36,10 @@ _DPI = 160
 _VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 _TAG = re.compile(r"<(?:path|use|text|g|rect|image)\b[^>]*>")
 _LONG_NUMBER = re.compile(r"(\d+\.\d\d)\d+")
-_STYLE: dict[str, object] = {
+_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
+    "font.size": 9.8,
+    "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.edgecolor": MUTED,
@@ -69,11 +70,11 @@ _STYLE: dict[str, object] = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def style() -> Generator[None]:
     """Matplotlib's own defaults with our style over them, whatever the user's matplotlibrc says."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(_STYLE)  # pyright: ignore[reportArgumentType, reportCallIssue]  (keys are literals there)
         yield
 
 
@@ -96,7 +97,9 @@ def panels_png(title: str, panels: list[tuple[str, Draw]], height: float = PANEL
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with style():
-        figure = Figure(figsize=(PANEL_INCHES[0] * columns, height * rows + 0.4), layout="constrained", facecolor="white")
+        figure = Figure(
+            figsize=(PANEL_INCHES[0] * columns, height * rows + 0.4), layout="constrained", facecolor="white"
+        )
         FigureCanvasAgg(figure)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
         for index, (panel_title, draw) in enumerate(panels):

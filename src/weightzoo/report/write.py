@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from weightzoo.zoo import Zoo
 
 PAGE, METRICS, FIGURES, PLOTS = "index.html", "metrics.json", "figures", "plots"
+_IGNORED = ".gitignore"  # DVC puts one beside its outs; it stays
 
 
 def write_report(zoo: Zoo, folder: Path | str) -> Path:
     """Write the report of a zoo into `folder`, in place of a former one, and return the path of its page.
 
     Files: `index.html`, which needs no other; `figures/*.png`; `plots/*.csv`, the same figures' data for
-    `dvc plots show`; `metrics.json` for `dvc metrics show`. They depend on the zoo alone, not on its provenance: the same
-    zoo gives the same bytes. A failure leaves a former report as it was.
+    `dvc plots show`; `metrics.json` for `dvc metrics show`. They depend on the zoo alone, not on its provenance: the
+    same zoo gives the same bytes. A failure leaves a former report as it was.
 
     Raises:
         FormatError: `folder` holds something other than a report, or the zoo is corrupt.
@@ -44,6 +45,8 @@ def write_report(zoo: Zoo, folder: Path | str) -> Path:
     findings = Findings(zoo)
     drawn = _charts(findings)
     with replaced_folder(folder) as partial:
+        if (folder / _IGNORED).is_file():
+            (partial / _IGNORED).write_bytes((folder / _IGNORED).read_bytes())
         (partial / FIGURES).mkdir()
         (partial / PLOTS).mkdir()
         for chart in drawn:
@@ -59,7 +62,7 @@ def write_report(zoo: Zoo, folder: Path | str) -> Path:
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise FormatError(f"{folder}: is a file; give the path of a folder")
-    ours = {PAGE, METRICS, FIGURES, PLOTS, ".gitignore"}  # DVC writes the last one
+    ours = {PAGE, METRICS, FIGURES, PLOTS, _IGNORED}
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours) if folder.is_dir() else []
     if foreign:
         raise FormatError(f"{folder}: holds {foreign[0]!r}, which no report has; choose another folder or empty it")
@@ -86,22 +89,26 @@ def _plots(findings: Findings) -> dict[str, pd.DataFrame]:
     """The data of each figure, as tables that DVC can plot: one file a figure, the same columns for every zoo."""
     quantiles = ["median", *(name for name in QUANTILES if name != "median"), "mean"]
     curves = {name: findings.curves[name] for name in analysis.METRICS}
-    learning = pd.concat(
-        [table[quantiles].add_prefix(f"{name}_") for name, table in curves.items()], axis=1
-    )
+    learning = pd.concat([table[quantiles].add_prefix(f"{name}_") for name, table in curves.items()], axis=1)
     learning.insert(0, "epoch", curves["test_accuracy"]["epoch"])
     histogram = findings.histograms["test_accuracy"]
-    long = histogram.reset_index().melt("epoch", var_name="test_accuracy", value_name="share")
+    epochs, centres = histogram.index.to_numpy(), histogram.columns.to_numpy()
+    shares = pd.DataFrame(
+        {
+            "epoch": np.repeat(epochs, len(centres)),
+            "test_accuracy": np.tile(centres, len(epochs)),
+            "share": histogram.to_numpy().ravel(),
+        }
+    )
     norms = pd.concat([table.assign(layer=name) for name, table in findings.norms.items()], ignore_index=True)
-    plots = {
-        "accuracy_distributions": long[long["share"] > 0].sort_values(["epoch", "test_accuracy"], kind="stable"),
+    return {
+        "accuracy_distributions": shares.iloc[np.flatnonzero(shares["share"])],
         "learning_curves": learning,
         "factor_effects": findings.effects,
         "variance_shares": findings.shares,
-        "weight_norms": norms[["layer", "epoch", *quantiles]],
+        "weight_norms": norms.reindex(columns=["layer", "epoch", *quantiles]),
         "weight_map": _map_table(findings),
     }
-    return plots
 
 
 def _map_table(findings: Findings) -> pd.DataFrame:
@@ -109,7 +116,9 @@ def _map_table(findings: Findings) -> pd.DataFrame:
     space = findings.space
     chosen = np.flatnonzero(space.mapped) if findings.has_map else np.empty(0, int)
     models = findings.models.iloc[space.rows[chosen]]
-    table = pd.DataFrame({f"pc{axis + 1}": space.coordinates[chosen, -1, axis] for axis in range(space.coordinates.shape[2])})
+    table = pd.DataFrame(
+        {f"pc{axis + 1}": space.coordinates[chosen, -1, axis] for axis in range(space.coordinates.shape[2])}
+    )
     table.insert(0, "model", space.rows[chosen])
     table["norm"] = space.total_norms[chosen, -1]
     for column in (*FACTORS, "test_accuracy"):
@@ -124,9 +133,7 @@ def _metrics(findings: Findings) -> dict[str, Any]:
         "models": {"total": len(findings.models), **findings.statuses},
         "states": findings.states,
         "parameters": findings.zoo.layout.size,
-        "final": {
-            str(metric): _finite(row.drop("models").to_dict()) for metric, row in findings.summary.iterrows()
-        },
+        "final": {str(metric): _finite(row.drop("models").to_dict()) for metric, row in findings.summary.iterrows()},
     }
     if best is not None:
         row = findings.models.iloc[best]

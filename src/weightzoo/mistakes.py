@@ -90,7 +90,8 @@ def _line(problem: ErrorDetails, content: object, section_at: Callable[[Location
         where = place((*location, *cast("Location", context["at"])), content)
         return f"{where}: {context['message']}" if where else str(context["message"])
     if kind == "missing":
-        return f"{where}: missing; {_purpose(section_at(location), str(location[-1]))}"
+        above = place(location[:-1], content)
+        return f"{above}{'.' if above else ''}{location[-1]}: missing; {_purpose(section_at(location), location[-1])}"
     if kind == "extra_forbidden":
         keys = section_at(location).model_fields
         near = difflib.get_close_matches(str(location[-1]), keys, n=1)
@@ -98,7 +99,8 @@ def _line(problem: ErrorDetails, content: object, section_at: Callable[[Location
             f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
         )
     if kind == "union_tag_invalid":
-        return _wrong_kind(where, given, str(context.get("expected_tags", "")))
+        options = re.findall(rf"'{TAG}([^']*)'", str(context["expected_tags"]))
+        return _wrong_kind(where, place((*location, "kind"), content), given, options)
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(context["expected"]))
         near = difflib.get_close_matches(str(given), options, n=1)
@@ -112,18 +114,18 @@ def _line(problem: ErrorDetails, content: object, section_at: Callable[[Location
     return f"{where}: got {short(given)}, expected {expected.format(**context)}"
 
 
-def _wrong_kind(where: str, given: object, expected_tags: str) -> str:
-    options = re.findall(rf"'{TAG}([^']*)'", expected_tags)
+def _wrong_kind(section: str, kind: str, given: object, options: list[str]) -> str:
+    """`section` and `kind` are places; they are the same where a shorthand gives the kind alone."""
     listed = ", ".join(map(repr, options))
     if not isinstance(given, Mapping):
-        return f"{where}: got {short(given)}, expected a section with a `kind`, one of {listed}"
+        return f"{section}: got {short(given)}, expected a section with a `kind`, one of {listed}"
     if "kind" not in given:
-        return f"{where}.kind: missing; add one of {listed}"
+        return f"{kind}: missing; add one of {listed}"
     near = difflib.get_close_matches(str(given["kind"]), options, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{where}.kind: got {short(given['kind'])}, expected one of {listed}{hint}"
+    return f"{kind}: got {short(given['kind'])}, expected one of {listed}{hint}"
 
 
-def _purpose(section: type[BaseModel], key: str) -> str:
-    described = section.model_fields[key].description if key in section.model_fields else None
+def _purpose(section: type[BaseModel], key: object) -> str:
+    described = section.model_fields[str(key)].description if key in section.model_fields else None
     return f"add {described}" if described else f"add `{key}: ...`"

@@ -19,7 +19,7 @@ def assemble(zoo: str, workspace: Workspace) -> None:
     members = read_manifest(workspace.manifest(zoo)).members
     data = ImageData.load(workspace.data(zoo))
     with progress(f"assemble {zoo}", unit="models") as report:
-        packed = Registry().members(members).assemble(workspace.zoo(zoo), name=zoo, data=data, on_progress=report)
+        packed = Registry().members(members, zoo).assemble(workspace.zoo(zoo), name=zoo, data=data, on_progress=report)
     megabytes = sum(file.stat().st_size for file in workspace.zoo(zoo).iterdir()) / 1e6
     states = len(packed.models) * len(packed.checkpoint_epochs)
     say(f"assemble  {zoo}: {len(packed.models):,} models, {states:,} states, {megabytes:,.0f} MB")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PAGE, METRICS, FIGURES, PLOTS = "index.html", "metrics.json", "figures", "plots"
 _IGNORED = ".gitignore"  # DVC puts one beside its outs; it stays
+_SPREAD = ("mean", "std", "min", "q05", "q25", "median", "q75", "q95", "max")
+_SUMMARISED = {metric: _SPREAD if metric == "test_accuracy" else ("mean", "median") for metric in analysis.METRICS}
 
 
 def write_report(zoo: Zoo, folder: Path | str) -> Path:
@@ -86,11 +88,14 @@ def _charts(findings: Findings) -> list[Chart]:
 
 
 def _plots(findings: Findings) -> dict[str, pd.DataFrame]:
-    """The data of each figure, as tables that DVC can plot: one file a figure, the same columns for every zoo."""
-    quantiles = ["median", *(name for name in QUANTILES if name != "median"), "mean"]
-    curves = {name: findings.curves[name] for name in analysis.METRICS}
-    learning = pd.concat([table[quantiles].add_prefix(f"{name}_") for name, table in curves.items()], axis=1)
-    learning.insert(0, "epoch", curves["test_accuracy"]["epoch"])
+    """The data of each figure, as tables that DVC can plot: one file a figure, the same columns for every zoo.
+
+    The last column, which DVC draws unless told otherwise, is the one to look at first.
+    """
+    quantiles = ["mean", *(name for name in QUANTILES if name != "median"), "median"]
+    curves = sorted(findings.curves.items(), key=lambda item: item[0] == "test_accuracy")
+    learning = pd.concat([table[quantiles].add_prefix(f"{name}_") for name, table in curves], axis=1)
+    learning.insert(0, "epoch", findings.curves["test_accuracy"]["epoch"])
     histogram = findings.histograms["test_accuracy"]
     epochs, centres = histogram.index.to_numpy(), histogram.columns.to_numpy()
     shares = pd.DataFrame(
@@ -133,7 +138,10 @@ def _metrics(findings: Findings) -> dict[str, Any]:
         "models": {"total": len(findings.models), **findings.statuses},
         "states": findings.states,
         "parameters": findings.zoo.layout.size,
-        "final": {str(metric): _finite(row.drop("models").to_dict()) for metric, row in findings.summary.iterrows()},
+        "final": {
+            metric: _finite({name: findings.final(metric)[name] for name in names})
+            for metric, names in _SUMMARISED.items()
+        },
     }
     if best is not None:
         row = findings.models.iloc[best]
@@ -146,8 +154,6 @@ def _metrics(findings: Findings) -> dict[str, Any]:
     shares = findings.shares[findings.shares["kind"].isin(["main", "seed"])]
     if len(shares):
         metrics["variance_share"] = _finite(dict(zip(shares["source"], shares["share"], strict=True)))
-    if findings.has_map:
-        metrics["map"] = _finite({f"pc{axis + 1}": share for axis, share in enumerate(findings.space.explained)})
     norm = findings.norms[ALL_LAYERS]["median"].iloc[-1]
     return {**metrics, **_finite({"weight_norm": norm})}
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -71,7 +72,7 @@ class Member:
 
     def definition(self) -> dict[str, Any]:
         """The record as plain JSON values."""
-        protocol = dataclasses.asdict(self.protocol)
+        protocol = dict(vars(self.protocol))  # asdict would copy the kept epochs one by one, for each of thousands
         protocol["schedule"] = self.protocol.schedule.model_dump()
         protocol["checkpoint_epochs"] = list(self.protocol.checkpoint_epochs)
         return {
@@ -111,12 +112,12 @@ class Member:
             reason = " ".join(str(error).split())
             raise FormatError(f"not the definition of a member ({reason}); another version made it") from None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A hash of the definition: the same model has the same id everywhere."""
         return _hash(self.definition())
 
-    @property
+    @cached_property
     def group(self) -> str:
         """The configuration group that the split is drawn by: the hyperparameters, and in a seed zoo the seeds too."""
         grouped: dict[str, Any] = {"hyperparameters": dataclasses.asdict(self.hyperparameters)}

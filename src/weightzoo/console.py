@@ -29,9 +29,10 @@ from rich.text import Text
 from weightzoo.errors import SpecError, WeightzooError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+WIDTH_OF_FILES = 200  # columns of a table that goes to a file or a pipe, where nothing needs to be squeezed
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
 
 
 class Report(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
 from weightzoo.execution import Deletion, planned_deletion, train_zoo, write_manifest
-from weightzoo.population import population
+from weightzoo.population import grid_members
 from weightzoo.spec import SearchConfiguration, load_params
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
@@ -35,14 +35,14 @@ def train(
             engine=engine,
             device=device,
             threads=threads,
-            on_progress=lambda p: report(p.done, p.total, p.what),
+            on_progress=lambda so_far: report(so_far.done, so_far.total, so_far.what),
         )
     write_manifest(workspace.manifest(zoo), zoo, summary.members, summary.digest)
     say(f"train     {zoo}: {summary}")
 
 
 def deletion(zoo: str, workspace: Workspace) -> Deletion:
-    """What training a zoo from nothing would delete: the runs and snapshots of its current members.
+    """What training all members of a zoo anew would delete: their runs, artifacts and snapshots.
 
     Raises:
         SpecError: `params.yaml` describes something impossible.
@@ -50,8 +50,7 @@ def deletion(zoo: str, workspace: Workspace) -> Deletion:
         TrackingError: the tracking store can't be used.
     """
     spec = load_params(workspace.params).zoo(zoo)
-    data = ImageData.load(workspace.data(zoo))
-    members = None  # a search's members depend on results, so all its runs go
-    if not isinstance(spec.configuration, SearchConfiguration):
-        members = [member.id for member in population(spec, data.content_hash).ask()]
-    return planned_deletion(RunStore(), zoo, members)
+    if isinstance(spec.configuration, SearchConfiguration):  # whose members follow from the results of others
+        return planned_deletion(RunStore(), zoo)
+    members = grid_members(spec, ImageData.load(workspace.data(zoo)).content_hash)
+    return planned_deletion(RunStore(), zoo, {member.id for member in members})

@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -112,6 +113,26 @@ def _prepare_sqlite(database: Path) -> None:
     with contextlib.closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
         connection.execute("PRAGMA journal_mode=wal")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    _commit_without_waiting(database.resolve())
+
+
+@cache
+def _commit_without_waiting(database: Path) -> None:
+    """Let the commits of this process to this database not wait for the disk.
+
+    With write-ahead logging that can't damage the database. If the machine loses power, the last commits may be
+    missing: their runs are then unfinished, and trained again. A killed process loses nothing.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def relax(connection: object, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            opened = connection.execute("PRAGMA database_list").fetchone()[2]
+            if opened and Path(opened).resolve() == database:
+                connection.execute("PRAGMA synchronous=normal")
+
+    event.listen(Engine, "connect", relax)
 
 
 def _create_sqlite(database: Path) -> None:

@@ -8,6 +8,7 @@ may be done again by the next process.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ class Recorder:
         self._on_recorded = on_recorded
         self._per_part = checkpoints.epochs_per_part(layout.size)
         self._run_ids: dict[int, str] = {}  # row -> run id
-        self._log_seconds, self._logged_at = log_seconds, time.monotonic()
+        self._described: set[int] = set()  # rows whose runs have their parameters
+        self._log_seconds, self._logged_at = log_seconds, -math.inf  # the first saved epochs are logged at once
         self._unlogged: list[Epoch] = list(snapshot.epochs())
 
     def begin(self) -> None:
@@ -149,12 +151,12 @@ class Recorder:
             tags |= {"status": "diverged", "diverged_epoch": str(int(diverged[0]))}
         else:
             tags["status"] = "finished" if last == member.protocol.epochs else "pruned"
-        self._runs.log(run_id, points, tags)
+        self._log(row, points, tags)
         self._runs.end(run_id, _now_ms())
         self._on_recorded(member.id, digest)
 
     def _log_live(self) -> None:
-        for row, run_id in self._run_ids.items():
+        for row in self._run_ids:
             points: list[Point] = []
             for epoch in self._unlogged:
                 position = np.flatnonzero(epoch.rows == row)
@@ -164,8 +166,13 @@ class Recorder:
                         Point(name, float(values[name][position[0]]), epoch.epoch, epoch.time_ms) for name in METRICS
                     ]
             if points:
-                self._runs.log(run_id, points)
+                self._log(row, points)
         self._unlogged = []
+
+    def _log(self, row: int, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
+        describe = None if row in self._described else self._cohort.members[row]
+        self._runs.log(self._run_ids[row], points, tags=tags, describe=describe)
+        self._described.add(row)
 
     def _parts(self, after: int, until: int) -> list[tuple[int, ...]]:
         """The full checkpoint files whose last epoch is behind `after`, and not behind `until`."""

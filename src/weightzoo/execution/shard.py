@@ -18,6 +18,7 @@ from weightzoo.members import Cohort
 from weightzoo.training.protocol import Engine, EpochResult, TrainState
 
 PENDING_BYTES = 64_000_000  # of epochs that are not saved yet
+FIRST_SECONDS = 15.0  # after which a long training shows its first metrics; short ones are logged once, at their end
 STATE_BYTES = 1_000_000_000  # of weights, gradients and optimiser state of one shard
 LANE = 16  # members that the widest vector unit takes at a time
 
@@ -71,7 +72,7 @@ class Shard:
         self._next = 0
         self._training: Iterator[EpochResult] | None = None
         self._pending: list[Epoch] = []
-        self._saved_at = time.monotonic()
+        self._saved, self._saved_at = False, time.monotonic()
         self.train_seconds = 0.0  # wall time
 
     @property
@@ -117,7 +118,7 @@ class Shard:
         if self._pending and self._state is not None:
             pending, state, rows = self._pending, self._state, self._rows
             self._writer.submit(lambda: self.recorder.append(pending, state, rows), essential=True)
-            self._pending = []
+            self._pending, self._saved = [], True
         self._saved_at = time.monotonic()
 
     def close(self) -> None:
@@ -147,7 +148,8 @@ class Shard:
         epoch = self._epoch(result)
         self._pending.append(epoch)
         self.train_seconds += time.perf_counter() - start
-        due = time.monotonic() - self._saved_at >= self._snapshot_seconds
+        pause = self._snapshot_seconds if self._saved else min(self._snapshot_seconds, FIRST_SECONDS)
+        due = time.monotonic() - self._saved_at >= pause
         if due or sum(one.nbytes for one in self._pending) >= PENDING_BYTES:
             self.save()
             self._writer.check()

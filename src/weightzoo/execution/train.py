@@ -16,7 +16,7 @@ from weightzoo.architectures import Architecture, architecture
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError, FormatError
 from weightzoo.execution.background import BackgroundWriter
-from weightzoo.execution.guard import exit_on_terminate, only_trainer
+from weightzoo.execution.guard import exit_on_terminate, only_trainer, settled_objects_uncollected
 from weightzoo.execution.recording import Recorder
 from weightzoo.execution.shard import Shard, split_cohort
 from weightzoo.execution.snapshot import Identity, Snapshot
@@ -139,9 +139,10 @@ def train_zoo(
             log_seconds=log_seconds,
         )
         try:
-            results, trained = _train_batches(build)
-            build.report("writing the last runs")
-            build.writer.close()
+            with settled_objects_uncollected():
+                results, trained = _train_batches(build)
+                build.report("writing the last runs")
+                build.writer.close()
         except BaseException:
             build.writer.abandon()
             raise

@@ -18,7 +18,7 @@ from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
 from weightzoo.training.lanes.language import Array, ArrayType, Cell, Code, Function, Program, Value
 from weightzoo.training.lanes.tiling import block_size, spans
 
-L1_BYTES = 20 * 1024  # what the weights of one pass over input channels may take of the first-level cache
+L1_BYTES = 8 * 1024  # what the weights of one pass over input channels may take of the first-level cache
 
 
 @dataclass(frozen=True)
@@ -220,17 +220,16 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
                     chosen[i, kx] = here.select(line[kx + p * s], chosen[i, kx])
         return chosen
 
-    def tile(code: Code, a: Any, o: Value, c: Value, outputs: int, ky: int, count: int) -> None:
+    def row(code: Code, a: Any, c: Value, y: Value, o: Value, outputs: int, ky: int, count: int) -> None:
         keys = [(n, i, j) for n in range(outputs) for i in range(count) for j in range(k)]
         sums = {(n, i, j): code.cell(a.gw[o + n, c, ky + i, j]) for n, i, j in keys}
-        for y in code.range(geometry.out_height):
-            for x in code.range(geometry.out_width):
-                inputs = patch(code, a, o, c, y, x, ky, count)
-                for n in range(outputs):
-                    g = a.g[o + n, y, x]
-                    for i in range(count):
-                        for j in range(k):
-                            sums[n, i, j].add_product(g, inputs[i, j])
+        for x in code.range(geometry.out_width):
+            inputs = patch(code, a, o, c, y, x, ky, count)
+            for n in range(outputs):
+                g = a.g[o + n, y, x]
+                for i in range(count):
+                    for j in range(k):
+                        sums[n, i, j].add_product(g, inputs[i, j])
         for n, i, j in keys:
             a.gw[o + n, c, ky + i, j] = sums[n, i, j].value
 
@@ -247,12 +246,13 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
 
     def body(code: Code, a: Any) -> None:
         bias(code, a)
-        for start, stop, block in spans(geometry.out_channels, outputs):
-            for o in code.range(start, stop, block):
-                for ky, last, count in spans(k, rows):
-                    for first_row in range(ky, last, count):
-                        for c in code.range(geometry.in_channels):
-                            tile(code, a, o, c, block, first_row, count)
+        for c in code.range(geometry.in_channels):
+            for y in code.range(geometry.out_height):  # outside of o, so that a few rows of x stay in the cache
+                for start, stop, block in spans(geometry.out_channels, outputs):
+                    for o in code.range(start, stop, block):
+                        for ky, last, count in spans(k, rows):
+                            for first_row in range(ky, last, count):
+                                row(code, a, c, y, o, block, first_row, count)
 
     parameters = {
         "x": x,

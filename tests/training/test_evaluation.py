@@ -99,6 +99,6 @@ def test_join_puts_members_in_order() -> None:
         wide = rows[:, None]
         return Metrics(rows, rows, rows, rows, rows, rows, wide, wide, wide[..., None])
 
-    joined = join([metrics(0, 2), metrics(2, 3)])
+    joined = join([metrics(0, 2), metrics(2, 4)], 5)
     assert joined.train_loss.tolist() == joined.test_accuracy.tolist() == [0, 1, 2, 3, 4]
     assert joined.probe_logits.shape == (5, 1, 1)

@@ -133,10 +133,10 @@ def measure(
     )
 
 
-def join(parts: Sequence[Metrics]) -> Metrics:
-    """The metrics of several groups of members as those of all."""
+def join(parts: Sequence[Metrics], members: int) -> Metrics:
+    """The metrics of several groups of members as those of all; of the first `members` of all, to be exact."""
     names = [field.name for field in dataclasses.fields(Metrics)]
-    return Metrics(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    return Metrics(**{name: np.concatenate([getattr(part, name) for part in parts])[:members] for name in names})
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:

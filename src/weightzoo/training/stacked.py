@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -34,8 +34,9 @@ _COPIES = 6  # of each activation: itself, its gradient, and what PyTorch makes 
 class StackedEngine:
     """Trains many members in each PyTorch operation, by `torch.func`.
 
-    A member's result does not depend on its neighbours but for rounding: PyTorch may pick another kernel for another
-    number of members, which changes the last bits of a sum.
+    A member's result does not depend on its neighbours but for rounding: PyTorch may choose another kernel for another
+    number of members, which changes the last bits of a sum. On a CPU it was only seen to do so for a stack of one, so a
+    last member that would be left by itself is trained beside a copy of itself.
     """
 
     name = "torch"
@@ -66,20 +67,20 @@ class StackedEngine:
         device_data = DeviceData(data, architecture, self.device)
         state = starting_state(architecture, cohort, resume)
         at_once = self.members_at_once or _members_at_once(architecture, cohort, self.device)
-        rows = [range(start, min(start + at_once, len(cohort))) for start in range(0, len(cohort), at_once)]
-        stacks = [_Stack(architecture, cohort.select(r), state.select(np.array(r)), device_data) for r in rows]
+        rows = np.arange(len(cohort))
+        if at_once > 1 and len(cohort) % at_once == 1:
+            rows = np.append(rows, rows[-1])
+        parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+        stacks = [_Stack(architecture, cohort.select(p.tolist()), state.select(p), device_data) for p in parts]
         for epoch in range(0 if resume is None else resume.epoch + 1, cohort.protocol.epochs + 1):
             started = time.perf_counter()
             with torch_threads(self.threads):
                 threads = torch.get_num_threads() if self.device.type == "cpu" else 1
                 running = [stack.train_epoch(epoch) if epoch > 0 else None for stack in stacks]
-                metrics = join([stack.measure(means) for stack, means in zip(stacks, running, strict=True)])
-                weights = np.concatenate([to_numpy(stack.weights_MP) for stack in stacks])
-                slots = {
-                    name: np.concatenate([to_numpy(stack.slots[name]) for stack in stacks]) for name in state.slots
-                }
+                metrics = [stack.measure(means) for stack, means in zip(stacks, running, strict=True)]
+                states = [stack.state(epoch) for stack in stacks]
             seconds = threads * (time.perf_counter() - started)
-            yield EpochResult(TrainState(epoch, weights, slots), metrics, seconds)
+            yield EpochResult(_join(states, len(cohort)), join(metrics, len(cohort)), seconds)
 
 
 class _Stack:
@@ -126,6 +127,11 @@ class _Stack:
             sums_2M += torch.stack([loss_M * batch_MB.shape[1], is_correct(logits_MBC, labels_MB).sum(1)])
         return sums_2M / samples
 
+    def state(self, epoch: int) -> TrainState:
+        """Copies of the weights and of the optimiser state as they are."""
+        slots = {name: to_numpy(slot) for name, slot in self.slots.items()}
+        return TrainState(epoch, to_numpy(self.weights_MP), slots)
+
     def measure(self, running_2M: Tensor | None) -> Metrics:
         """The metrics of the weights as they are."""
         return measure(self.network, self.parameters, self.data, running_2M)
@@ -162,6 +168,11 @@ class _Stack:
             mean_correction, square_correction = 1 - momentum ** (step + 1), 1 - BETA2 ** (step + 1)
             denominator = (square.sqrt() / math.sqrt(square_correction)).add_(EPSILON)
             self.weights_MP -= (rate_M1 / mean_correction).float() * (mean / denominator)
+
+
+def _join(parts: Sequence[TrainState], members: int) -> TrainState:
+    slots = {name: np.concatenate([part.slots[name] for part in parts])[:members] for name in parts[0].slots}
+    return TrainState(parts[0].epoch, np.concatenate([part.weights for part in parts])[:members], slots)
 
 
 def _members_at_once(architecture: Architecture, cohort: Cohort, device: torch.device) -> int:

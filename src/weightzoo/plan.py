@@ -14,13 +14,15 @@ from rich.text import Text
 
 from weightzoo.architectures import Architecture, architecture
 from weightzoo.calibration import Speed, calibrate
+from weightzoo.checkpoints import METRICS
 from weightzoo.datasets.description import Description, describe
 from weightzoo.members import FACTORS, Member, cohorts
 from weightzoo.population import population
 from weightzoo.spec import FixedSeeds, Params, RandomSeeds, Range, SearchConfiguration, ZooSpec
 from weightzoo.training.protocol import PROBE_SIZE
 
-METRICS = 7  # an epoch: train, validation and test loss and accuracy, and the generalisation gap
+# MLflow's tables and indices in SQLite, measured on zoos of 48 and more models
+DATABASE_BYTES_A_RUN, DATABASE_BYTES_A_METRIC = 7_500, 280
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,22 @@ class CohortPlan:
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes on disk, without headers and tables, which are small beside them."""
+    """Bytes on disk, without file headers, which are small beside them."""
 
     checkpoints: int  # of the runs: the weights of all kept epochs
     metrics: int  # of the runs: metrics, per-class accuracies, probe outputs
+    database: int  # the tracking store, if it is MLflow's SQLite file
     zoo: int  # the packed zoo, of which DVC keeps a copy in its cache unless the file system shares blocks
+
+    @property
+    def runs(self) -> int:
+        """Artifacts and tracking store."""
+        return self.checkpoints + self.metrics + self.database
 
     @property
     def total(self) -> int:
         """Runs, zoo and the copy of the zoo."""
-        return self.checkpoints + self.metrics + 2 * self.zoo
+        return self.runs + 2 * self.zoo
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
         plain = dataclasses.asdict(self)
-        plain["disk"]["total"] = self.disk.total
+        plain["disk"] |= {"runs": self.disk.runs, "total": self.disk.total}
         return plain | {"states": self.states, "seconds": self.seconds}
 
     def render(self) -> RenderableType:
@@ -98,7 +106,7 @@ class Plan:
         images = ", ".join(f"{count:,} {name}" for name, count in self.data.counts.items())
         shape = "x".join(map(str, self.data.image_shape))
         states = f"{self.kept_epochs} of {self.epochs + 1} epochs (0 is before training)"
-        runs, zoo = _size(self.disk.checkpoints + self.disk.metrics), _size(self.disk.zoo)
+        runs, zoo = _size(self.disk.runs), _size(self.disk.zoo)
         return _table(
             [
                 ("models", f"{self.models:,}: {about}{split}"),
@@ -170,11 +178,12 @@ def make_plan(name: str, params: Params, *, calibrate: bool = True, threads: int
 
 
 def disk_of(models: int, parameters: int, kept_epochs: int, epochs: int, classes: int) -> Disk:
-    """The bytes of the runs' artifacts and of the packed zoo, if every model is trained to the end."""
+    """The bytes of the runs and of the packed zoo, if every model is trained to the end."""
     weights = 4 * models * kept_epochs * parameters
     probe = 2 * models * kept_epochs * PROBE_SIZE * classes
-    measured = 4 * models * (epochs + 1) * (METRICS + 2 * classes)
-    return Disk(checkpoints=weights, metrics=measured + probe, zoo=weights + probe + measured)
+    measured = 4 * models * (epochs + 1) * (len(METRICS) + 2 * classes)
+    database = models * (DATABASE_BYTES_A_RUN + DATABASE_BYTES_A_METRIC * (epochs + 1) * len(METRICS))
+    return Disk(weights, measured + probe, database, zoo=weights + probe + measured)
 
 
 def _splits(start: tuple[Member, ...], models: int) -> dict[str, int]:

@@ -75,6 +75,8 @@ def refusal(content: Any) -> str:
         ("trainin", {}, "trainin: unknown key; did you mean 'training'?"),
         ("training.epcohs", 5, "training.epcohs: unknown key; did you mean 'epochs'?"),
         ("training.kind", 5, "training.kind: unknown key; the keys here are epochs, batch_size, schedule, momentum, checkpoints"),
+        ("learning_rate", [1e-3], "learning_rate: unknown key; it belongs below 'factors'"),
+        ("seeds", [1], "seeds: unknown key; did you mean 'seed'?"),
         ("factors.init_", ["uniform"], "factors.init_: unknown key; did you mean 'init'?"),
         ("dataset", REMOVED, "dataset: missing; add `dataset`, the name of a section below `datasets`"),
         ("configuration", REMOVED, "configuration: missing; add `configuration`, e.g. {kind: grid, seeds: {count: 2}}"),
@@ -256,9 +258,7 @@ def test_names_that_are_no_safe_file_names_are_refused(name: Any) -> None:
 def test_a_zoo_may_be_called_like_a_key() -> None:
     content = params()
     content["zoos"]["training"] = section(epochs=3)
-    assert refusal(content).startswith(
-        "p.yaml: zoos.training.epochs: unknown key; the keys here are dataset, architecture"
-    )
+    assert refusal(content).startswith("p.yaml: zoos.training.epochs: unknown key; it belongs below 'training'")
 
 
 def test_an_unknown_zoo_is_answered_with_the_nearest() -> None:

@@ -93,11 +93,7 @@ def _line(problem: ErrorDetails, content: object, section_at: Callable[[Location
         above = place(location[:-1], content)
         return f"{above}{'.' if above else ''}{location[-1]}: missing; {_purpose(section_at(location), location[-1])}"
     if kind == "extra_forbidden":
-        keys = section_at(location).model_fields
-        near = difflib.get_close_matches(str(location[-1]), keys, n=1)
-        return f"{where}: unknown key; " + (
-            f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(keys)}"
-        )
+        return f"{where}: unknown key; {_right_key(section_at(location), str(location[-1]))}"
     if kind == "union_tag_invalid":
         options = re.findall(rf"'{TAG}([^']*)'", str(context["expected_tags"]))
         return _wrong_kind(where, place((*location, "kind"), content), given, options)
@@ -112,6 +108,15 @@ def _line(problem: ErrorDetails, content: object, section_at: Callable[[Location
     if expected is None:
         return f"{where}: got {short(given)}; {problem['msg'][:1].lower()}{problem['msg'][1:]}"
     return f"{where}: got {short(given)}, expected {expected.format(**context)}"
+
+
+def _right_key(section: type[BaseModel], key: str) -> str:
+    for name, field in section.model_fields.items():
+        below = field.annotation
+        if isinstance(below, type) and issubclass(below, BaseModel) and key in below.model_fields:
+            return f"it belongs below {name!r}"
+    near = difflib.get_close_matches(key, section.model_fields, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys here are {', '.join(section.model_fields)}"
 
 
 def _wrong_kind(section: str, kind: str, given: object, options: list[str]) -> str:

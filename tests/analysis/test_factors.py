@@ -102,7 +102,17 @@ def test_a_range_is_cut_at_its_quartiles():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (0.5, "0.5"), (1e-3, "1e-3"), (3e-4, "3e-4"), (1.5e-5, "1.5e-5"), (1e5, "1e5")]
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.5, "0.5"),
+        (1e-3, "1e-3"),
+        (3e-4, "3e-4"),
+        (1.5e-5, "1.5e-5"),
+        (1e5, "1e5"),
+        (1234, "1230"),
+        (1000, "1000"),
+    ],
 )
 def test_numbers_as_people_write_them(value: float, text: str):
     assert number(value) == text

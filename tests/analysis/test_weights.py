@@ -21,17 +21,22 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return synthetic_zoo(path, FACTORS, seeds=4, epochs=6, kept=(0, 2, 6), diverged=[3], pruned=[5])
 
 
+def directions(zoo: Zoo, rows: list[int], epoch: int) -> np.ndarray:
+    weights = zoo.weights(rows, [epoch])[:, 0].astype(np.float64)
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True)
+
+
 def test_coordinates_and_shares_are_those_of_pca(zoo: Zoo):
     space = analysis.weight_space(zoo)
     kept = [row for row in range(12) if row not in (3, 5)]
     assert np.flatnonzero(space.mapped).tolist() == kept
-    final = zoo.weights(kept, [6])[:, 0].astype(np.float64)
+    final = directions(zoo, kept, 6)
     pca = PCA(3, svd_solver="full").fit(final)
     expected = pca.transform(final)
     expected *= np.sign(expected[np.abs(expected).argmax(axis=0), range(3)])  # the largest in size is positive
     np.testing.assert_allclose(space.coordinates[kept, -1], expected, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(space.explained, pca.explained_variance_ratio_, rtol=1e-9)
-    earlier = np.abs(pca.transform(zoo.weights(kept, [2])[:, 0].astype(np.float64)))
+    earlier = np.abs(pca.transform(directions(zoo, kept, 2)))
     np.testing.assert_allclose(np.abs(space.coordinates[kept, 1]), earlier, rtol=1e-6, atol=1e-7)
 
 
@@ -62,6 +67,21 @@ def test_a_large_zoo_is_sampled_evenly(zoo: Zoo):
     space = analysis.weight_space(zoo, most_models=4)
     assert space.rows.tolist() == [0, 4, 7, 11]
     assert space.norms.shape == (4, 3, 5)
+
+
+def test_a_model_that_ran_off_does_not_take_the_map_for_itself(tmp_path: Path):
+    zoo = synthetic_zoo(tmp_path / "zoo", FACTORS, seeds=2, epochs=3)
+    plain = analysis.weight_space(zoo)
+
+    class Enlarged(Zoo):
+        def weights(self, models=None, epochs=None, layer=None):
+            factors = np.where(np.arange(len(self)) == 4, np.float32(1e6), np.float32(1))
+            chosen = factors if models is None else factors[models]
+            return super().weights(models, epochs, layer) * chosen[:, None, None]
+
+    enlarged = analysis.weight_space(Enlarged(zoo.path))
+    np.testing.assert_allclose(enlarged.coordinates, plain.coordinates, atol=1e-6)
+    np.testing.assert_allclose(enlarged.total_norms[4], 1e6 * plain.total_norms[4], rtol=1e-5)
 
 
 def test_equal_models_have_no_map(tmp_path: Path):

@@ -42,7 +42,7 @@ def synthetic_zoo(
         "architecture": "cnn-s",
         "configuration": {"kind": "grid", "seeds": {"first": 1, "count": seeds}},
         "factors": {factor: list(values) for factor, values in factors.items()},
-        "training": {"epochs": epochs, "batch_size": 10, "schedule": {"kind": "constant"}, "momentum": 0.9},
+        "protocol": {"epochs": epochs, "batch_size": 10, "schedule": {"kind": "constant"}, "momentum": 0.9},
     }
     header = ZooHeader(
         name=name or path.name,

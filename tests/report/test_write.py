@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -233,9 +234,9 @@ def test_a_former_report_is_replaced_and_anything_else_refused(zoo: Zoo, tmp_pat
     assert (folder / ".gitignore").read_text() == "/plots\n"
 
 
-def test_a_failure_leaves_the_former_report(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failure_leaves_the_former_report(zoo: Zoo, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "report"
-    write_report(zoo, folder)
+    shutil.copytree(report, folder)
     before = files(tmp_path)
 
     def fail(*_: object) -> str:

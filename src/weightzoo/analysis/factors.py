@@ -105,7 +105,7 @@ def variance_shares(models: pd.DataFrame, metric: str = "test_accuracy") -> pd.D
 def number(value: float) -> str:
     """A factor's number as people write it: `0`, `0.5`, `1e-3`."""
     if value == 0 or 1e-2 <= abs(value) < 1e4:
-        return f"{value:.3g}"
+        return f"{float(f'{value:.3g}'):g}"
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     mantissa = mantissa.rstrip("0").rstrip(".")
     return f"{mantissa}e{int(exponent)}"

@@ -30,8 +30,8 @@ class WeightSpace:
     epochs: np.ndarray  # int64 [E]
     layers: tuple[str, ...]  # L names
     norms: np.ndarray  # float64 [M, E, L], Euclidean norm of a layer's weights and biases
-    coordinates: np.ndarray  # float64 [M, E, COMPONENTS]
-    explained: np.ndarray  # float64 [COMPONENTS], share of the variance of the final weights
+    coordinates: np.ndarray  # float64 [M, E, COMPONENTS], of weight vectors scaled to length 1
+    explained: np.ndarray  # float64 [COMPONENTS], share of the variance of the final ones
     mapped: np.ndarray  # bool [M], which models the map was fitted on
 
     @property
@@ -55,16 +55,19 @@ def weight_space(zoo: Zoo, most_models: int = 2000) -> WeightSpace:
     """Norms and map of the zoo's models; of an even sample of them, if they are more than `most_models` or 4 GiB.
 
     The map is a principal component analysis of the last kept epoch's weight vectors of the finished models (Pearson
-    1901; Jolliffe 2002, section 3.5), centred, not scaled, from the `[M, M]` matrix of inner products, so that the cost
-    hardly grows with P. Earlier epochs are projected onto the same components. A component's sign is chosen so that its
-    largest coordinate in size is positive.
+    1901; Jolliffe 2002, section 3.5), each scaled to length 1, then centred. Without the scaling a handful of models
+    whose weights ran off, to norms a thousand times the others', would be all that the components see (Locantore et al.
+    1999, "Robust principal component analysis for functional data"). It is computed from the `[M, M]` matrix of inner
+    products, so that the cost hardly grows with P. Earlier epochs are scaled and projected onto the same components. A
+    component's sign is chosen so that its largest coordinate in size is positive.
     """
     size, epochs = zoo.layout.size, np.asarray(zoo.checkpoint_epochs, np.int64)
     affordable = max(1, _READ_BYTES // (4 * size * len(epochs)))
     rows = evenly(len(zoo.models), min(most_models, affordable))
     models = zoo.models.iloc[rows]
-    mapped = _with_finite_weights(zoo, rows, finished(models))
-    components, centre, explained = _principal_components(zoo, rows[mapped])
+    lengths = _final_lengths(zoo, rows)
+    mapped = finished(models) & np.isfinite(lengths) & (lengths > 0)
+    components, centre, explained = _principal_components(zoo, rows[mapped], lengths[mapped])
 
     layers = zoo.layout.layers
     norms = np.full((len(rows), len(epochs), len(layers)), np.nan)
@@ -77,48 +80,51 @@ def weight_space(zoo: Zoo, most_models: int = 2000) -> WeightSpace:
             own = weights[:, :, zoo.layout.span(layer)]
             norms[part, :, index] = np.sqrt(np.einsum("mep,mep->me", own, own))
         chosen = np.flatnonzero(mapped[part])
-        coordinates[part.start + chosen] = (weights[chosen] - centre) @ components
+        length = np.sqrt((norms[part.start + chosen] ** 2).sum(axis=2, keepdims=True))
+        with np.errstate(invalid="ignore"):  # a vector of zeros has no direction
+            coordinates[part.start + chosen] = weights[chosen] @ components / length - centre @ components
     norms[~np.isfinite(norms)] = np.nan
     return WeightSpace(rows, epochs, layers, norms, coordinates, explained, mapped)
 
 
-def _with_finite_weights(zoo: Zoo, rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Those of the candidates, bool `[M]`, whose weights of the last kept epoch are all finite."""
-    chosen = candidates.copy()
+def _final_lengths(zoo: Zoo, rows: np.ndarray) -> np.ndarray:
+    """Euclidean norm of the last kept epoch's weights, float64 `[M]`; not finite if one of them is not."""
+    lengths = np.empty(len(rows))
     for part in _chunks(len(rows), 4 * zoo.layout.size):
-        weights = zoo.weights(models=rows[part].tolist(), epochs=[zoo.checkpoint_epochs[-1]])
-        chosen[part] &= np.isfinite(weights).all(axis=(1, 2))
-    return chosen
+        weights = zoo.weights(models=rows[part].tolist(), epochs=[zoo.checkpoint_epochs[-1]])[:, 0]
+        lengths[part] = np.linalg.norm(weights.astype(np.float64), axis=1)
+    return lengths
 
 
-def _principal_components(zoo: Zoo, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Components `[P, COMPONENTS]`, centre `[P]` and explained shares of the last kept epoch's weights.
+def _principal_components(zoo: Zoo, rows: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Components `[P, COMPONENTS]`, centre `[P]` and explained shares of the last kept epoch's scaled weights.
 
     Components beyond the rank are zero. Layer by layer, so that memory holds one layer of all models at a time.
     """
-    last = [zoo.checkpoint_epochs[-1]]
+
+    def centred(layer: str) -> tuple[np.ndarray, np.ndarray]:
+        weights = zoo.weights(models=rows.tolist(), epochs=[zoo.checkpoint_epochs[-1]], layer=layer)[:, 0]
+        scaled = weights / lengths[:, None]
+        return scaled - scaled.mean(axis=0), scaled.mean(axis=0)
+
     components, centre = np.zeros((zoo.layout.size, COMPONENTS)), np.zeros(zoo.layout.size)
+    explained = np.full(COMPONENTS, np.nan)
     if len(rows) == 0:
-        return components, centre, np.full(COMPONENTS, np.nan)
+        return components, centre, explained
     inner = np.zeros((len(rows), len(rows)))
     for layer in zoo.layout.layers:
-        own = zoo.weights(models=rows.tolist(), epochs=last, layer=layer)[:, 0].astype(np.float64)
-        centre[zoo.layout.span(layer)] = own.mean(axis=0)
-        own -= own.mean(axis=0)
+        own, centre[zoo.layout.span(layer)] = centred(layer)
         inner += own @ own.T
     eigenvalues, vectors = np.linalg.eigh(inner)
     order = np.argsort(-eigenvalues, kind="stable")[:COMPONENTS]
     total = np.trace(inner)
-    explained = np.full(COMPONENTS, np.nan)
-    if total <= 0:
+    if total <= 1e-12 * len(rows):  # equal but for rounding
         return components, centre, explained
     top, left = eigenvalues[order], vectors[:, order]
     left = left * np.where(left[np.abs(left).argmax(axis=0), np.arange(left.shape[1])] < 0, -1.0, 1.0)
     left = np.where(top > 1e-12 * top[0], left / np.sqrt(np.maximum(top, 1e-300)), 0.0)
     for layer in zoo.layout.layers:
-        span = zoo.layout.span(layer)
-        own = zoo.weights(models=rows.tolist(), epochs=last, layer=layer)[:, 0].astype(np.float64)
-        components[span, : left.shape[1]] = (own - centre[span]).T @ left
+        components[zoo.layout.span(layer), : left.shape[1]] = centred(layer)[0].T @ left
     explained[: len(top)] = np.maximum(top, 0) / total
     return components, centre, explained
 

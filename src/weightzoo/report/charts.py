@@ -54,7 +54,8 @@ def distributions(histograms: dict[str, pd.DataFrame]) -> Chart:
 
     caption = (
         "Each ridge is a histogram over all models measured at that epoch, the first at the top, scaled to its own "
-        "highest bin. The tick below marks the median."
+        "highest bin; heights are square roots of the counts, so that rare values show. The tick below marks the "
+        "median."
     )
     panels = tuple(panel(metric, table) for metric, table in histograms.items())
     return Chart("accuracy_distributions", "Distributions over the epochs", caption, panels, height=3.3)
@@ -96,7 +97,8 @@ def factor_effects(models: pd.DataFrame, effects: pd.DataFrame, shares: pd.DataF
         panels.append(Panel(factor, LABELS[factor], description, drawing.violins(labels, groups)))
     caption = (
         "Final test accuracy of the finished models by each factor's value, over all values of the other factors. "
-        "Shape: histogram. Bar: middle half. Dot and number on the right: median."
+        "Shape: histogram, its heights square roots of the counts. Bar: middle half. Dot and number on the right: "
+        "median."
     )
     return Chart("factor_effects", "Effect of each factor", caption, tuple(panels))
 
@@ -113,7 +115,7 @@ def weight_norms(tables: dict[str, pd.DataFrame]) -> Chart:
             _identifier(name),
             name,
             _curve_in_words(f"Norm of {name}", tables[name]),
-            drawing.fan(tables[name], None, log=False, metric="norm"),
+            drawing.fan(tables[name], None, log=True, metric="norm"),
         )
         for name in shown
     )
@@ -150,9 +152,9 @@ def weight_map(space: WeightSpace, models: pd.DataFrame, factors: Sequence[str])
         draw = drawing.scatter_by(points, np.asarray(of_model.codes)[shown], labels, *axes)
         panels.append(Panel(factor, LABELS[factor], f"{where}, coloured by {factor}: {', '.join(labels)}.", draw))
     caption = (
-        f"Principal components of the weights at epoch {space.epochs[-1]} of {len(chosen):,} finished models; the "
-        f"first two carry {share_1} and {share_2} of the variance. Weights are compared as they are, hidden units not "
-        "aligned."
+        f"Principal components of the weights at epoch {space.epochs[-1]} of {len(chosen):,} finished models, each "
+        f"weight vector scaled to length 1; the first two carry {share_1} and {share_2} of the variance. Hidden units "
+        "are not aligned."
     )
     if len(shown) < len(chosen):
         caption += f" Drawn: an even sample of {len(shown):,}."

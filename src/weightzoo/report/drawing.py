@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from weightzoo.analysis.factors import number
 from weightzoo.report.labels import LABELS
 from weightzoo.report.style import ACCENT, CATEGORIES, INK, MUTED, PAPER, SEQUENTIAL, Draw, sequence_colours
 
@@ -24,7 +26,7 @@ def ridges(table: pd.DataFrame, epochs: Sequence[int]) -> Draw:
         for place, epoch in enumerate(epochs):
             base = len(epochs) - 1 - place
             shares = table.loc[epoch].to_numpy()
-            height = base + 1.35 * np.repeat(shares / max(shares.max(), 1e-12), 2)
+            height = base + 1.25 * np.repeat(np.sqrt(shares / max(shares.max(), 1e-12)), 2)
             colour = SEQUENTIAL(0.15 + 0.6 * place / max(len(epochs) - 1, 1))
             axes.fill_between(steps, base, height, color=colour, alpha=0.8, lw=0, zorder=2 * place + 2)
             axes.plot(steps, height, color=PAPER, lw=0.8, zorder=2 * place + 3)
@@ -60,9 +62,9 @@ def fan(table: pd.DataFrame, best: np.ndarray | None, *, log: bool, metric: str)
         drawn = drawn[np.isfinite(drawn)]
         if log and len(drawn) and 0 < 4 * drawn.min() < drawn.max():
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(FixedLocator([m * 10.0**e for e in range(-8, 9) for m in (1, 2, 5)]))
+            axes.yaxis.set_major_locator(FixedLocator(_decades(drawn.min(), drawn.max())))
             axes.yaxis.set_minor_locator(NullLocator())
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         elif metric == "norm":
             axes.set_ylim(bottom=0)
         elif metric == "generalization_gap":
@@ -110,7 +112,9 @@ def violins(labels: list[str], groups: list[np.ndarray]) -> Draw:
         tallest = max((shape.max() for shape in shapes), default=1) or 1
         for place, (group, shape) in enumerate(zip(groups, shapes, strict=True)):
             base, colour = len(groups) - 1 - place, CATEGORIES[place % len(CATEGORIES)]
-            axes.fill_between(steps, base, base + 0.72 * np.repeat(shape / tallest, 2), color=colour, alpha=0.55, lw=0)
+            axes.fill_between(
+                steps, base, base + 0.72 * np.repeat(np.sqrt(shape / tallest), 2), color=colour, alpha=0.55, lw=0
+            )
             if len(group):
                 q25, median, q75 = np.quantile(group, (0.25, 0.5, 0.75))
                 axes.plot([q25, q75], [base - 0.12] * 2, color=colour, lw=4, solid_capstyle="butt")
@@ -184,6 +188,16 @@ def _map_axes(axes: Axes, first: str, second: str) -> None:
     axes.set_ylabel(second, labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis: 1, 2, 5 of each power of ten within a decade and a half, else few powers."""
+    span = math.log10(high / low)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    if span < 1.5:
+        return [m * 10.0**e for e in exponents for m in (1, 2, 5)]
+    step = math.ceil(span / 5)
+    return [10.0**e for e in exponents if e % step == 0]
 
 
 def _used_range(table: pd.DataFrame, half: float) -> tuple[float, float]:

@@ -57,7 +57,8 @@
       for (const m of [1, 2, 5]) marks.push(+(m * 10 ** e).toPrecision(3));
     }
     marks = marks.filter((mark) => mark >= low && mark <= high);
-    while (marks.length > 10) marks = marks.filter((_, index) => index % 2 === 0);
+    if (marks.length > 8) marks = marks.filter((mark) => /^10*$|^0?\.?0*1$|^1e/.test(String(mark)));
+    while (marks.length > 8) marks = marks.filter((_, index) => index % 2 === 0);
     return marks.length > 1 ? marks : [low, high];
   }
 
@@ -75,22 +76,24 @@
     const width = Math.max(stage.clientWidth, 280);
     const height = Math.round(Math.min(Math.max(width * 0.62, 280), 520));
     const edge = { left: 54, right: 12, top: 10, bottom: 42 };
-    const forward = (axis) => (axis.log ? Math.log10 : (value) => value);
+    const marks = (axis, count) => axis.ticks || (axis.log ? logTicks(axis.low, axis.high) : ticks(axis.low, axis.high, count));
+    const upMarks = marks(y, 6);
+    edge.left = 30 + 7 * Math.max(...upMarks.map((mark) => exact(mark).length));
     const place = (axis, from, to) => {
-      const f = forward(axis);
-      const low = f(axis.low);
-      const span = f(axis.high) - low || 1;
-      return (value) => from + ((f(value) - low) / span) * (to - from);
+      const forward = axis.log ? Math.log10 : (value) => value;
+      const low = forward(axis.low);
+      const span = forward(axis.high) - low || 1;
+      return (value) => from + ((forward(value) - low) / span) * (to - from);
     };
     const toX = place(x, edge.left, width - edge.right);
     const toY = place(y, height - edge.bottom, edge.top);
     stage.replaceChildren();
     const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, stage);
-    for (const mark of x.ticks || ticks(x.low, x.high, width < 500 ? 4 : 8)) {
+    for (const mark of marks(x, width < 500 ? 4 : 8)) {
       svg("line", { class: "rule", x1: toX(mark), x2: toX(mark), y1: edge.top, y2: height - edge.bottom }, drawing);
       svg("text", { x: toX(mark), y: height - edge.bottom + 17, "text-anchor": "middle" }, drawing, exact(mark));
     }
-    for (const mark of y.log ? logTicks(y.low, y.high) : ticks(y.low, y.high, 6)) {
+    for (const mark of upMarks) {
       svg("line", { class: "rule", x1: edge.left, x2: width - edge.right, y1: toY(mark), y2: toY(mark) }, drawing);
       svg("text", { x: edge.left - 8, y: toY(mark) + 4, "text-anchor": "end" }, drawing, exact(mark));
     }
@@ -145,7 +148,9 @@
     const quantityOf = new Map(source.quantities.map((quantity) => [quantity.key, quantity]));
     const value = (quantity, epoch, model) => {
       const step = quantity.steps[epoch][model];
-      return step === null ? null : quantity.low + (step / data.quantum) * (quantity.high - quantity.low);
+      if (step === null) return null;
+      const number = quantity.low + (step / data.quantum) * (quantity.high - quantity.low);
+      return quantity.log ? 10 ** number : number;
     };
     const names = source.quantities.map((quantity) => [quantity.key, quantity.label]);
     const hasMap = quantityOf.has("pc2");
@@ -170,7 +175,8 @@
     function axis(key) {
       const quantity = quantityOf.get(key);
       const margin = (quantity.high - quantity.low) * 0.03;
-      return { low: quantity.low - margin, high: quantity.high + margin, label: quantity.label };
+      const [low, high] = [quantity.low - margin, quantity.high + margin];
+      return quantity.log ? { low: 10 ** low, high: 10 ** high, log: true, label: quantity.label } : { low, high, label: quantity.label };
     }
 
     function colouring(epoch) {
@@ -181,6 +187,7 @@
         legendOf(get("explorer-legend"), column.levels.map((name, k) => [colourOf(k), name]).filter((_, k) => used.has(k)));
         return (model) => colourOf(column.values[source.rows[model]]);
       }
+      const log = kind === "epoch" && quantityOf.get(key).log;
       const read = kind === "column" ? (model) => column.values[source.rows[model]] : (model) => value(quantityOf.get(key), epoch, model);
       let low, high;
       if (kind === "epoch") ({ low, high } = quantityOf.get(key));
@@ -191,12 +198,12 @@
       }
       const legend = get("explorer-legend");
       legend.replaceChildren();
-      html("b", legend, short(low));
+      html("b", legend, short(log ? 10 ** low : low));
       html("span", legend, undefined, "ramp").style.background = `linear-gradient(90deg, ${data.sequence.join(",")})`;
-      html("b", legend, short(high));
+      html("b", legend, short(log ? 10 ** high : high));
       return (model) => {
         const number = read(model);
-        return number === null ? "var(--grid)" : mix((number - low) / (high - low || 1));
+        return number === null ? "var(--grid)" : mix(((log ? Math.log10(number) : number) - low) / (high - low || 1));
       };
     }
 
@@ -304,7 +311,7 @@
       const bands = metric.groups[group.key];
       const colour = (level) => (group.levels.length > 1 ? colourOf(level) : "var(--accent)");
       const all = bands.flatMap((band) => [...band.q25, ...band.q75]).filter((number) => number !== null);
-      const log = metric.log && Math.min(...all) > 0;
+      const log = metric.log && Math.min(...all) > 0 && Math.max(...all) > 5 * Math.min(...all);
       let [low, high] = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];
       if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
       const margin = log ? 0 : (high - low) * 0.04;

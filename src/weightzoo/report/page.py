@@ -99,7 +99,8 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _training_in_words(findings: Findings) -> str:
-    training: Mapping[str, Any] = (findings.zoo.header.spec or {}).get("training") or {}
+    spec = findings.zoo.header.spec or {}
+    training: Mapping[str, Any] = spec.get("protocol") or spec.get("training") or {}
     words = [f"{training.get('epochs', max(findings.models['last_epoch'].tolist()))} epochs"]
     if "batch_size" in training:
         words.append(f"batch size {training['batch_size']}")

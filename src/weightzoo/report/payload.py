@@ -20,6 +20,7 @@ MOST_ROWS = 5000  # in the table of models
 MOST_STATIC_ROWS = 15  # of it without script
 _EXPLORED = 9000  # models x epochs that the explorer carries
 _QUANTUM = 9999  # a quantity is stored in so many steps of its range
+_WIDE = 30
 _TABLE_METRICS = ("test_accuracy", "val_accuracy", "train_accuracy", "generalization_gap", "test_loss")
 
 Column = dict[
@@ -146,8 +147,14 @@ def _explorer(findings: Findings, shown: np.ndarray) -> dict[str, Any] | None:
 
 
 def _quantised(values: np.ndarray) -> dict[str, Any]:
-    """`[M, E]` numbers as integers 0 .. _QUANTUM of their range, epoch by epoch; None where not finite."""
+    """`[M, E]` numbers as integers 0 .. _QUANTUM of their range, epoch by epoch; None where not finite.
+
+    Positive numbers that span more than `_WIDE` go by their logarithm to base 10, and so do `low` and `high` then.
+    """
     finite = np.isfinite(values)
+    log = bool(finite.any() and 0 < values[finite].min() * _WIDE < values[finite].max())
+    if log:
+        values = np.log10(np.where(finite, values, 1.0))
     low, high = (float(values[finite].min()), float(values[finite].max())) if finite.any() else (0.0, 1.0)
     low, high = float(f"{low:.6g}"), float(f"{high:.6g}")
     span = high - low or 1.0
@@ -156,7 +163,7 @@ def _quantised(values: np.ndarray) -> dict[str, Any]:
         [step if known else None for step, known in zip(own.tolist(), there.tolist(), strict=True)]
         for own, there in zip(steps.T, finite.T, strict=True)
     ]
-    return {"low": low, "high": low + span, "steps": nested}
+    return {"log": log, "low": low, "high": low + span, "steps": nested}
 
 
 # --- curves by factor -----------------------------------------------------------------------------------------------
@@ -183,7 +190,7 @@ def _curves(findings: Findings) -> dict[str, Any]:
             {
                 "key": key,
                 "label": label,
-                "log": key.endswith("loss"),
+                "log": key.endswith("loss") or key.startswith("norm"),
                 "epochs": matrix.columns.tolist(),
                 "groups": {group: _bands(matrix, codes[rows], len(names)) for group, _, names, codes in groups},
             }

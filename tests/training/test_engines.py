@@ -197,6 +197,17 @@ def test_what_the_receiver_writes_does_not_reach_the_training(engine: Engine, da
             array[:] = 77
 
 
+@pytest.mark.filterwarnings("error")
+def test_read_only_states_are_resumed_and_left_alone(engine: Engine, data: ImageData) -> None:
+    cohort = make_cohort(VARIED[:2])
+    *_, expected = whole = list(engine.train(TINY, cohort, data))
+    state = whole[1].state
+    for array in (state.weights, *state.slots.values()):
+        array.setflags(write=False)
+    (last,) = engine.train(TINY, cohort, data, resume=state)
+    assert_same_bytes(last, expected)
+
+
 def test_threads_of_pytorch_are_left_as_they_were(data: ImageData) -> None:
     before = torch.get_num_threads()
     for make in (ReferenceEngine, lambda: StackedEngine(threads=before + 1)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,10 +48,15 @@ class DeviceData:
                 f"{architecture.name}: {data.name} has {given}, expected {wanted}; build it for this data"
             )
         self.classes = data.classes
-        self.inputs: dict[str, Tensor] = {split: torch.from_numpy(data.inputs[split]).to(device) for split in SPLITS}
-        self.labels: dict[str, Tensor] = {
-            split: torch.from_numpy(data.labels[split]).to(device).long() for split in SPLITS
-        }
+        self.inputs: dict[str, Tensor] = {split: to_tensor(data.inputs[split], device) for split in SPLITS}
+        self.labels: dict[str, Tensor] = {split: to_tensor(data.labels[split], device, torch.int64) for split in SPLITS}
+
+
+def to_tensor(values: np.ndarray | Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The values on a device. Memory is shared where possible, but not with a read-only array, such as a mapped file."""
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()
+    return torch.as_tensor(values, dtype=dtype, device=device)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch.nn import functional
 from weightzoo.architectures import Architecture
 from weightzoo.architectures.module import Network, build_module, parameters_of
 from weightzoo.datasets.images import SplitName
-from weightzoo.training.devices import DeviceData
+from weightzoo.training.devices import DeviceData, to_tensor
 from weightzoo.training.protocol import PROBE_SIZE, Metrics
 
 BATCH = 200  # images at a time, so that on a CPU the activations stay within its cache
@@ -55,9 +55,9 @@ def evaluate(
         SpecError: the activation is unknown.
     """
     network = build_module(architecture, activation).to(device).eval()
-    vectors = torch.as_tensor(weights, dtype=torch.float32, device=device)
-    images = torch.as_tensor(inputs, dtype=torch.float32, device=device)
-    targets = torch.as_tensor(labels, device=device).long()
+    vectors = to_tensor(weights, device)
+    images = to_tensor(inputs, device)
+    targets = to_tensor(labels, device, torch.int64)
     parameters = parameters_of(architecture, vectors)
     return evaluate_stack(network, parameters, images, targets, architecture.classes, keep_logits=keep_logits)
 

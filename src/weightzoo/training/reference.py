@@ -22,7 +22,7 @@ from weightzoo.architectures.module import build_module, parameters_of
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError
 from weightzoo.members import Cohort, Member
-from weightzoo.training.devices import DeviceData, resolve_device, torch_threads
+from weightzoo.training.devices import DeviceData, resolve_device, to_tensor, torch_threads
 from weightzoo.training.evaluation import is_correct, measure, to_numpy
 from weightzoo.training.initial import starting_state
 from weightzoo.training.protocol import BETA1, BETA2, EPSILON, SLOTS, EpochResult, TrainState
@@ -63,7 +63,7 @@ class ReferenceEngine:
                     running = torch.tensor([model.train_epoch(epoch) for model in models]).T
                     slots = {name: np.stack([model.slot(name) for model in models]) for name in state.slots}
                     state = TrainState(epoch, np.stack([model.weights() for model in models]), slots)
-                parameters = parameters_of(architecture, torch.from_numpy(state.weights).to(self.device))
+                parameters = parameters_of(architecture, to_tensor(state.weights, self.device))
                 metrics = measure(models[0].network, parameters, device_data, running)
             yield EpochResult(state, metrics, clock() - started)
 
@@ -144,7 +144,7 @@ class _Model:
         return masks
 
     def _parameters(self, vector: np.ndarray) -> dict[str, Tensor]:
-        return parameters_of(self.architecture, torch.from_numpy(vector).to(self.device))
+        return parameters_of(self.architecture, to_tensor(vector, self.device))
 
     def _vector(self, tensors: Mapping[str, Tensor]) -> np.ndarray:
         return to_numpy(torch.cat([tensors[name].flatten() for name in self.architecture.layout.names]))

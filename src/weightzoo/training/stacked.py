@@ -20,7 +20,7 @@ from weightzoo.architectures import Architecture
 from weightzoo.architectures.module import build_module, parameters_of
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort
-from weightzoo.training.devices import DeviceData, resolve_device, torch_threads
+from weightzoo.training.devices import DeviceData, resolve_device, to_tensor, torch_threads
 from weightzoo.training.dropout import DropoutMasks
 from weightzoo.training.evaluation import is_correct, join, measure, to_numpy
 from weightzoo.training.initial import starting_state
@@ -93,8 +93,8 @@ class _Stack:
         self.steps = math.ceil(len(self.labels) / cohort.protocol.batch_size)
         self.rate_factors, self.momenta = step_factors(cohort.protocol, self.steps, cohort.optimizer)
 
-        self.weights_MP = torch.from_numpy(state.weights).to(self.device, copy=True)
-        self.slots = {name: torch.from_numpy(slot).to(self.device, copy=True) for name, slot in state.slots.items()}
+        self.weights_MP = to_tensor(state.weights, self.device).clone()
+        self.slots = {name: to_tensor(slot, self.device).clone() for name, slot in state.slots.items()}
         self.parameters = parameters_of(architecture, self.weights_MP)  # views: an update of the weights shows in them
         chosen = [member.hyperparameters for member in cohort.members]
         self.rate_M1 = torch.tensor([[own.learning_rate] for own in chosen], dtype=torch.float64, device=self.device)

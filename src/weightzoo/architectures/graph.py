@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ class Architecture:
         """
         found: list[Symmetry] = []
         weighted = list(self._weighted_with_input_shapes())
-        for (layer, _), (following, input_shape) in zip(weighted, weighted[1:], strict=False):
+        for (layer, _), (following, input_shape) in itertools.pairwise(weighted):
             units = layer.out_channels if isinstance(layer, Conv) else layer.out_features
             block = math.prod(input_shape) // units if isinstance(following, Linear) else 1
             axes = (

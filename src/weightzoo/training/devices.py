@@ -53,7 +53,7 @@ class DeviceData:
 
 
 def to_tensor(values: np.ndarray | Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The values on a device. Memory is shared where possible, but not with a read-only array, such as a mapped file."""
+    """The values on a device. Memory is shared where possible, but a read-only array (a mapped file) is copied."""
     if isinstance(values, np.ndarray) and not values.flags.writeable:
         values = values.copy()
     return torch.as_tensor(values, dtype=dtype, device=device)

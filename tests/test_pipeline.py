@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grimp
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from tests.conftest import make_project
 from weightzoo.zoo import Zoo
@@ -67,7 +67,7 @@ def needed_code(stage: str, graph: grimp.ImportGraph) -> set[str]:
 
 
 def dependencies(stage: str) -> list[str]:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]["deps"]
+    return YAML(typ="safe").load((ROOT / "dvc.yaml"))["stages"][stage]["do"]["deps"]
 
 
 def covers(dep: str, file: str) -> bool:

@@ -217,6 +217,7 @@ def test_above_some_thousands_the_page_shows_a_sample_with_the_best(
     explored = [rows[place] for place in page.data["explorer"]["rows"]]
     assert explored == [0, 6, 11]
     assert f"{len(rows)} of 12 models" in page.text
+    assert "Worked out on an even sample of 3 models." in page.text
 
 
 def test_a_former_report_is_replaced_and_anything_else_refused(zoo: Zoo, tmp_path: Path):
@@ -239,10 +240,10 @@ def test_a_failure_leaves_the_former_report(zoo: Zoo, report: Path, tmp_path: Pa
     shutil.copytree(report, folder)
     before = files(tmp_path)
 
-    def fail(*_: object) -> str:
+    def fail(*_: object) -> bytes:
         raise FormatError("a shard is truncated")
 
-    monkeypatch.setattr("weightzoo.report.write.render", fail)
+    monkeypatch.setattr("weightzoo.report.write.panels_png", fail)
     with pytest.raises(FormatError, match="truncated"):
         write_report(zoo, folder)
     assert files(tmp_path) == before

@@ -103,11 +103,13 @@ def factor_effects(models: pd.DataFrame, effects: pd.DataFrame, shares: pd.DataF
     return Chart("factor_effects", "Effect of each factor", caption, tuple(panels))
 
 
-def weight_norms(tables: dict[str, pd.DataFrame]) -> Chart:
-    """Fans of the Euclidean norm of each layer."""
+def weight_norms(tables: dict[str, pd.DataFrame], sample: int | None = None) -> Chart:
+    """Fans of the Euclidean norm of each layer, of all models or of an even sample of so many."""
     names = [*tables]
     shown = [names[index] for index in evenly(len(names), MOST_LAYERS + 1)]
     caption = "Euclidean norm of a layer's weights and biases; line and bands as in the learning curves."
+    if sample is not None:
+        caption += f" Of an even sample of {sample:,} models."
     if len(shown) < len(names):
         caption += f" {len(shown) - 1} of {len(names) - 1} layers, evenly picked."
     panels = tuple(
@@ -122,10 +124,10 @@ def weight_norms(tables: dict[str, pd.DataFrame]) -> Chart:
     return Chart("weight_norms", "Weight norms", caption, panels, height=2.3)
 
 
-def weight_map(space: WeightSpace, models: pd.DataFrame, factors: Sequence[str]) -> Chart:
+def weight_map(space: WeightSpace, models: pd.DataFrame, factors: Sequence[str], sample: int | None = None) -> Chart:
     """The first two principal components of the final weights: by test accuracy, by factor, and the ways there.
 
-    `models` are the rows of the space, in its order.
+    `models` are the rows of the space, in its order; `sample` is their number if there are more in the zoo.
     """
     chosen = np.flatnonzero(space.mapped)
     shown = chosen[evenly(len(chosen), MOST_POINTS)]
@@ -156,8 +158,10 @@ def weight_map(space: WeightSpace, models: pd.DataFrame, factors: Sequence[str])
         f"weight vector scaled to length 1; the first two carry {share_1} and {share_2} of the variance. Hidden units "
         "are not aligned."
     )
+    if sample is not None:
+        caption += f" Worked out on an even sample of {sample:,} models."
     if len(shown) < len(chosen):
-        caption += f" Drawn: an even sample of {len(shown):,}."
+        caption += f" Drawn: {len(shown):,} of them."
     return Chart("weight_map", "Weight-space map", caption, tuple(panels), height=3.2)
 
 

@@ -88,7 +88,9 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
     splits = {name: models["split"].tolist().count(name) for name in ("train", "val", "test")}
     engines = sorted(set(models["engine"].tolist()))
     images = f"{len(info.class_names)} classes, images {width} x {height} x {channels}"
+    configuration = (zoo.header.spec or {}).get("configuration")
     return [
+        *([("Configuration", configuration)] if isinstance(configuration, str) else []),
         ("Data set", f"{info.name}: {images} (hash {info.hash})"),
         ("Architecture", f"{architecture.name}, {architecture.layout.size:,} parameters: {layers}"),
         ("Training", _training_in_words(findings)),

@@ -80,10 +80,11 @@ def _charts(findings: Findings) -> list[Chart]:
     ]
     if findings.factors and findings.statuses["finished"]:
         drawn.append(charts.factor_effects(findings.models, findings.effects, findings.shares))
-    drawn.append(charts.weight_norms(findings.norms))
+    sample = len(findings.space.rows) if len(findings.space.rows) < len(findings.models) else None
+    drawn.append(charts.weight_norms(findings.norms, sample))
     if findings.has_map:
         models = findings.models.iloc[findings.space.rows]
-        drawn.append(charts.weight_map(findings.space, models, findings.factors))
+        drawn.append(charts.weight_map(findings.space, models, findings.factors, sample))
     return drawn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,27 @@ def make_project(parent: Path, *, epochs: int, images: int) -> Path:
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
     (folder / "params.yaml").write_text(PARAMS.format(epochs=epochs, images=images))
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's empty database: making its tables takes seconds, copying it none."""
+    from weightzoo.connection import connect
+
+    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    made = database.with_name("made.db")
+    connect(f"sqlite:///{made}")
+    shutil.copy(made, database)
+    return database
+
+
+@pytest.fixture
+def new_store(tmp_path: Path, empty_database: Path) -> Callable[[str], Path]:
+    """Makes folders with an empty tracking store, `mlflow.db`."""
+
+    def make(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        shutil.copy(empty_database, tmp_path / name / "mlflow.db")
+        return tmp_path / name
+
+    return make

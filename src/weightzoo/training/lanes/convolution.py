@@ -3,22 +3,24 @@
 For the image of one sample, `x[c, y, x]` with its zero border, stride s and windows of P x P conv outputs:
 
     z[o, y, x] = bias[o] + sum over c, ky, kx of x[c, s y + ky, s x + kx] * w[o, c, ky, kx]
-    pooled[o, y, x] = max over i, j < P of z[o, P y + i, P x + j]      (choice[o, y, x] = P i + j of the first maximum)
+    pooled[o, y, x] = max over i, j < P of z[o, P y + i, P x + j]      (choice: i and j of the first maximum)
 
 Each sum runs over its indices in the written order, starting from the bias or from zero, whatever the tiling.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 from weightzoo.training.lanes.activation import Pointwise
+from weightzoo.training.lanes.choice import choice_type, choose, is_chosen, load, pick, store
 from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
-from weightzoo.training.lanes.language import Array, ArrayType, Cell, Code, Function, Program, Value
+from weightzoo.training.lanes.language import Array, ArrayType, Cell, Code, Function, Index, Program, Value
 from weightzoo.training.lanes.tiling import block_size, spans
 
-L1_BYTES = 8 * 1024  # what the weights of one pass over input channels may take of the first-level cache
+L1_BYTES = 28 * 1024  # what one pass over channels may reuse of the first-level cache
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Geometry:
 
     @property
     def choice(self) -> ArrayType:
-        """Which conv output of each window is the greatest."""
-        return ArrayType(self.output, "int")
+        """Which conv output of each window is the greatest (see `choice`)."""
+        return choice_type(self.output, self.pool)
 
     @property
     def spread(self) -> ArrayType:
@@ -91,8 +93,9 @@ class _ForwardTile:
         accumulators = program.registers * 3 // 4
         self.columns = block_size(geometry.out_width, 4) if geometry.pool == 1 else 1
         self.outputs = block_size(geometry.out_channels, accumulators // (window * self.columns))
-        weight_bytes = self.outputs * geometry.kernel**2 * program.width * 4
-        self.channels = block_size(geometry.in_channels, L1_BYTES // weight_bytes)
+        rows = geometry.kernel + (geometry.pool - 1) * geometry.stride
+        reused = self.outputs * geometry.kernel**2 + rows * geometry.padded[2]  # of an input channel: weights, rows
+        self.channels = block_size(geometry.in_channels, L1_BYTES // (reused * program.width * 4))
 
 
 def forward(
@@ -112,13 +115,10 @@ def forward(
     tile_size = _ForwardTile(geometry, program)
     scratch_type = geometry.scratch(program)
 
-    def finish(code: Code, a: Any, index: tuple[Value, Value, Value], window: list[Value]) -> None:
-        best, choice = window[0], code.integer(0)
-        for number, candidate in enumerate(window[1:], start=1):
-            wins = candidate.beats(best)
-            best, choice = wins.select(candidate, best), wins.select(number, choice)
-        if training and pool > 1:
-            a.choice[index] = choice
+    def finish(code: Code, a: Any, index: tuple[Value, Value, Value], window: list[list[Value]]) -> None:
+        best, choice = choose(code, window)
+        if training:
+            store(a.choice, index, choice)
         unit = (index[0] * geometry.out_height + index[1]) * geometry.out_width + index[2]
         masks = Masks(a.draws, a.scale) if dropout else None
         a.h[index], derivative = pointwise.apply(best, unit, activation, masks)
@@ -151,7 +151,7 @@ def forward(
             return
         for n in range(outputs):
             for column in range(columns):
-                window = [sums[n, (i, column * pool + j)].value for i in range(pool) for j in range(pool)]
+                window = [[sums[n, (i, column * pool + j)].value for j in range(pool)] for i in range(pool)]
                 finish(code, a, (o + n, y, x + column), window)
 
     def body(code: Code, a: Any) -> None:
@@ -188,6 +188,7 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
     limit = program.registers * 5 // 8
     outputs = block_size(geometry.out_channels, limit // k**2) if pool == 1 else 1
     rows = block_size(k, limit // (k * outputs))
+    inputs = block_size(geometry.in_channels, limit // (k**2 * outputs))
 
     def patch(code: Code, a: Any, o: Value, c: Value, y: Value, x: Value, ky: int, count: int) -> dict[Any, Value]:
         """The chosen input patch, rows ky to ky + count, as `{(row, kx): value}`."""
@@ -195,13 +196,7 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
         columns = sorted({j * s + kx for j in range(pool) for kx in range(k)})
         if pool == 1:
             return {(i, j): a.x[c, top + i, left + j] for i in range(count) for j in columns}
-        choice = a.choice[o, y, x]
-        if pool & (pool - 1) == 0:
-            row_choice, column_choice = choice >> (pool.bit_length() - 1), choice & (pool - 1)
-        else:
-            row_choice, column_choice = choice / pool, choice - choice / pool * pool
-        in_row = [row_choice.equals(i) for i in range(1, pool)]
-        in_column = [column_choice.equals(j) for j in range(1, pool)]
+        in_row, in_column = load(a.choice, (o, y, x), pool)
         loaded = {
             (i, j): a.x[c, top + i, left + j]
             for i in sorted({i + p * s for i in range(count) for p in range(pool)})
@@ -209,29 +204,21 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
         }
         chosen: dict[Any, Value] = {}
         for i in range(count):
-            line: dict[int, Value] = {}
-            for j in columns:
-                line[j] = loaded[i, j]
-                for p, here in enumerate(in_row, start=1):
-                    line[j] = here.select(loaded[i + p * s, j], line[j])
+            line = {j: pick(in_row, [loaded[i + p * s, j] for p in range(pool)]) for j in columns}
             for kx in range(k):
-                chosen[i, kx] = line[kx]
-                for p, here in enumerate(in_column, start=1):
-                    chosen[i, kx] = here.select(line[kx + p * s], chosen[i, kx])
+                chosen[i, kx] = pick(in_column, [line[kx + p * s] for p in range(pool)])
         return chosen
 
-    def row(code: Code, a: Any, c: Value, y: Value, o: Value, outputs: int, ky: int, count: int) -> None:
-        keys = [(n, i, j) for n in range(outputs) for i in range(count) for j in range(k)]
-        sums = {(n, i, j): code.cell(a.gw[o + n, c, ky + i, j]) for n, i, j in keys}
+    def row(code: Code, a: Any, c: Value, y: Value, o: Value, block: tuple[int, int], ky: int, count: int) -> None:
+        keys = list(itertools.product(*map(range, (*block, count, k))))
+        sums = {(n, m, i, j): code.cell(a.gw[o + n, c + m, ky + i, j]) for n, m, i, j in keys}
         for x in code.range(geometry.out_width):
-            inputs = patch(code, a, o, c, y, x, ky, count)
-            for n in range(outputs):
-                g = a.g[o + n, y, x]
-                for i in range(count):
-                    for j in range(k):
-                        sums[n, i, j].add_product(g, inputs[i, j])
-        for n, i, j in keys:
-            a.gw[o + n, c, ky + i, j] = sums[n, i, j].value
+            patches = [patch(code, a, o, c + m, y, x, ky, count) for m in range(block[1])]
+            gradients = [a.g[o + n, y, x] for n in range(block[0])]
+            for n, m, i, j in keys:
+                sums[n, m, i, j].add_product(gradients[n], patches[m][i, j])
+        for n, m, i, j in keys:
+            a.gw[o + n, c + m, ky + i, j] = sums[n, m, i, j].value
 
     def bias(code: Code, a: Any) -> None:
         for start, stop, count in spans(geometry.out_channels, 8):
@@ -246,13 +233,14 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
 
     def body(code: Code, a: Any) -> None:
         bias(code, a)
-        for c in code.range(geometry.in_channels):
-            for y in code.range(geometry.out_height):  # outside of o, so that a few rows of x stay in the cache
-                for start, stop, block in spans(geometry.out_channels, outputs):
-                    for o in code.range(start, stop, block):
-                        for ky, last, count in spans(k, rows):
-                            for first_row in range(ky, last, count):
-                                row(code, a, c, y, o, block, first_row, count)
+        for c_start, c_stop, c_block in spans(geometry.in_channels, inputs):
+            for c in code.range(c_start, c_stop, c_block):
+                for y in code.range(geometry.out_height):  # outside of o, so that a few rows of x stay in the cache
+                    for o_start, o_stop, o_block in spans(geometry.out_channels, outputs):
+                        for o in code.range(o_start, o_stop, o_block):
+                            for ky, last, count in spans(k, rows):
+                                for first_row in range(ky, last, count):
+                                    row(code, a, c, y, o, (o_block, c_block), first_row, count)
 
     parameters = {
         "x": x,
@@ -276,11 +264,11 @@ def spread_gradient(program: Program, name: str, geometry: Geometry) -> Function
         for o in code.range(geometry.out_channels):
             for y in code.range(geometry.out_height):
                 for x in code.range(geometry.out_width):
-                    g, choice = a.g[o, y, x], a.choice[o, y, x] if pool > 1 else code.integer(0)
-                    for number in range(pool**2):
-                        i, j = divmod(number, pool)
-                        value = choice.equals(number).select(g, 0.0) if pool > 1 else g
-                        a.spread[o, (y * pool + i) * s, (x * pool + j) * s] = value
+                    g, choice = a.g[o, y, x], load(a.choice, (o, y, x), pool)
+                    for i in range(pool):
+                        for j in range(pool):
+                            value = is_chosen(code, *choice, i, j).select(g, 0.0)
+                            a.spread[o, (y * pool + i) * s, (x * pool + j) * s] = value
 
     parameters = {"g": ArrayType(geometry.output), "choice": geometry.choice, "spread": geometry.spread}
     return program.function(name, parameters, body)
@@ -295,13 +283,17 @@ def input_gradient(program: Program, name: str, geometry: Geometry, *, derivativ
     k, padding = geometry.kernel, geometry.padding
     _, rows, columns = geometry.spread.shape
     size = block_size(geometry.width, 16 if program.registers >= 32 else 8)
+    reused = k * columns + k**2  # of an output channel: rows of its gradient, weights
+    channels = block_size(geometry.out_channels, L1_BYTES // (reused * program.width * 4))
+    one_pass = channels == geometry.out_channels
 
-    def tile(code: Code, a: Any, c: Value, y: Value, x0: int, count: int) -> None:
-        sums = [code.cell(code.number(0.0)) for _ in range(count)]
+    def tile(code: Code, a: Any, c: Value, y: Value, x0: int, count: int, o_start: Index, o_stop: Index) -> None:
+        begins = isinstance(o_start, int)
+        sums = [code.cell(code.number(0.0) if begins else a.out[c, y, x0 + n]) for n in range(count)]
         bottom = y + padding
         first = (bottom - (rows - 1) > 0).select(bottom - (rows - 1), 0)
         last = (bottom + 1 < k).select(bottom + 1, k)
-        for o in code.range(geometry.out_channels):
+        for o in code.range(o_start, o_stop):
             for ky in code.range(first, last):
                 row: Array = a.spread.part(o, bottom - ky)
                 gradients: dict[int, Value] = {}
@@ -315,14 +307,27 @@ def input_gradient(program: Program, name: str, geometry: Geometry, *, derivativ
                             sums[n].add_product(gradients[column], weight)
         for n in range(count):
             total = sums[n].value
-            a.out[c, y, x0 + n] = total * a.d[c, y, x0 + n] if derivative else total
+            a.out[c, y, x0 + n] = total * a.d[c, y, x0 + n] if derivative and one_pass else total
 
-    def body(code: Code, a: Any) -> None:
+    def sweep(code: Code, a: Any, o_start: Index, o_stop: Index) -> None:
         for c in code.range(geometry.in_channels):
             for y in code.range(geometry.height):
                 for start, stop, count in spans(geometry.width, size):
                     for x0 in range(start, stop, count):
-                        tile(code, a, c, y, x0, count)
+                        tile(code, a, c, y, x0, count, o_start, o_stop)
+
+    def body(code: Code, a: Any) -> None:
+        sweep(code, a, 0, channels)
+        if one_pass:
+            return
+        for start, stop, block in spans(geometry.out_channels, channels):
+            for o in code.range(max(start, channels), stop, block):
+                sweep(code, a, o, o + block)
+        if derivative:
+            for c in code.range(geometry.in_channels):
+                for y in code.range(geometry.height):
+                    for x in code.range(geometry.width):
+                        a.out[c, y, x] = a.out[c, y, x] * a.d[c, y, x]
 
     shape = (geometry.in_channels, geometry.height, geometry.width)
     parameters = {

@@ -33,11 +33,12 @@ Number = float | int
 class ArrayType:
     """The shape of an array in memory: `lanes` says whether an element is one number for each model or one for all.
 
-    `strides` and `offset` count elements; a C-ordered array needs neither.
+    A mask holds a condition for each model in one or two bytes. `strides` and `offset` count elements; a C-ordered
+    array needs neither.
     """
 
     shape: tuple[int, ...]
-    kind: Literal["float", "int"] = "float"
+    kind: Literal["float", "int", "mask"] = "float"
     lanes: bool = True
     strides: tuple[int, ...] | None = None
     offset: int = 0
@@ -53,6 +54,11 @@ class ArrayType:
         if self.strides is not None:
             return self.strides
         return tuple(math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
+
+    def vectors(self, width: int) -> int:
+        """How many vectors of `width` float32 it takes."""
+        element = max(width, 8) // 8 if self.kind == "mask" else 4 * width
+        return -(-self.size * element // (4 * width))
 
     def interior(self, border: int) -> ArrayType:
         """The part of a `[C, H, W]` array that leaves out a border on each side of its last two axes."""
@@ -140,6 +146,10 @@ class Value:
 
     def __xor__(self, other: Value | Number) -> Value:
         return self._arithmetic(other, "xor", "xor")
+
+    def __invert__(self) -> Value:
+        """Of a condition: that it does not hold."""
+        return Value(self.code, self.code.builder.not_(self.ir))
 
     def __lshift__(self, places: int) -> Value:
         return self._arithmetic(places, "shl", "shl")
@@ -260,6 +270,8 @@ class Array:
         self.type = array_type
 
     def _element(self) -> Any:
+        if self.type.kind == "mask":
+            return ir.IntType(max(self.code.width, 8))
         element = FLOAT if self.type.kind == "float" else INT
         return ir.VectorType(element, self.code.width) if self.type.lanes else element
 
@@ -284,12 +296,17 @@ class Array:
     def __getitem__(self, index: Index | tuple[Index, ...]) -> Value:
         index = index if isinstance(index, tuple) else (index,)
         assert len(index) == len(self.type.shape), f"{len(index)} indices into {self.type.shape}"
-        return Value(self.code, self.code.builder.load(self._address(index), typ=self._element()))
+        loaded = self.code.builder.load(self._address(index), typ=self._element())
+        return self.code.unpacked(loaded) if self.type.kind == "mask" else Value(self.code, loaded)
 
     def __setitem__(self, index: Index | tuple[Index, ...], value: Value) -> None:
         index = index if isinstance(index, tuple) else (index,)
         assert len(index) == len(self.type.shape), f"{len(index)} indices into {self.type.shape}"
-        self.code.builder.store(value.spread().ir if self.type.lanes else value.ir, self._address(index))
+        if self.type.kind == "mask":
+            stored = self.code.packed(value)
+        else:
+            stored = value.spread().ir if self.type.lanes else value.ir
+        self.code.builder.store(stored, self._address(index))
 
     def part(self, *index: Index) -> Array:
         """What is left when the leading axes are fixed."""
@@ -332,6 +349,21 @@ class Code:
     def integer(self, number: int) -> Value:
         """The same int32 for every model."""
         return self.constant(number, ir.VectorType(INT, self.width))
+
+    def never(self) -> Value:
+        """The condition that holds for no model."""
+        return self.constant(0, ir.VectorType(BOOL, self.width))
+
+    def packed(self, condition: Value) -> Any:
+        """A condition as an integer, one bit a lane."""
+        bits = self.builder.bitcast(condition.ir, ir.IntType(self.width))
+        return bits if self.width >= 8 else self.builder.zext(bits, ir.IntType(8))
+
+    def unpacked(self, bits: Any) -> Value:
+        """The reverse."""
+        if self.width < 8:
+            bits = self.builder.trunc(bits, ir.IntType(self.width))
+        return Value(self, self.builder.bitcast(bits, ir.VectorType(BOOL, self.width)))
 
     def index(self, number: Index) -> Value:
         """A position in an array."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from weightzoo.architectures.graph import Architecture
 from weightzoo.training.lanes import convolution, linear, pooling, samples
+from weightzoo.training.lanes.choice import choice_type
 from weightzoo.training.lanes.convolution import Geometry
 from weightzoo.training.lanes.cross_entropy import Loss, add_compensated, cross_entropy
 from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
@@ -37,13 +38,14 @@ class Recipe:
 class _Workspace:
     """Deals out parts of one block of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         self.size = 0
+        self._width = width
         self._parts: dict[str, tuple[int, ArrayType]] = {}
 
     def add(self, name: str, array_type: ArrayType) -> None:
         self._parts[name] = (self.size, array_type)
-        self.size += array_type.size
+        self.size += array_type.vectors(self._width)
 
     def __call__(self, block: Array, name: str) -> Array:
         start, array_type = self._parts[name]
@@ -60,7 +62,7 @@ class _Emitter:
         self.dropout = training and recipe.dropout
         self.stages = lower(recipe.architecture)
         self.prefix = "train" if training else "evaluate"
-        self.workspace = _Workspace()
+        self.workspace = _Workspace(program.width)
         self.forwards = [self._forward(number, stage) for number, stage in enumerate(self.stages)]
         self.backwards = [self._backward(number, stage) for number, stage in enumerate(self.stages)] if training else []
         self._lay_out()
@@ -92,7 +94,8 @@ class _Emitter:
                 self.workspace.add(f"d{number}", output)
                 self.workspace.add(f"g{number}", output)
                 if not isinstance(stage.operation, Affine):
-                    self.workspace.add(f"choice{number}", ArrayType(stage.output, "int"))
+                    size = stage.operation.size if isinstance(stage.operation, Pool) else stage.operation.pool
+                    self.workspace.add(f"choice{number}", choice_type(stage.output, size))
                 if isinstance(stage.operation, Geometry) and "spread" in self.backwards[number]:
                     self.workspace.add(f"spread{number}", stage.operation.spread)
         self.workspace.add("scratch", max(scratch, key=lambda part: part.size))

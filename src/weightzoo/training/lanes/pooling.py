@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from weightzoo.training.lanes.activation import Pointwise
+from weightzoo.training.lanes.choice import choice_type, choose, is_chosen, load, store
 from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
 from weightzoo.training.lanes.language import ArrayType, Code, Function, Program
 
@@ -32,21 +33,17 @@ def forward(
     training: bool,
     dropout: bool,
 ) -> Function:
-    """Emit `h = pointwise(pooled)`; in training also its derivative `d` and `choice`, `P i + j` of the maximum."""
+    """Emit `h = pointwise(pooled)`; in training also its derivative `d` and `choice` (see `choice`)."""
     channels, height, width = pooled_shape(shape, size)
 
     def body(code: Code, a: Any) -> None:
         for c in code.range(channels):
             for y in code.range(height):
                 for x in code.range(width):
-                    best, choice = a.x[c, y * size, x * size].spread(), code.integer(0)
-                    for number in range(1, size**2):
-                        i, j = divmod(number, size)
-                        candidate = a.x[c, y * size + i, x * size + j].spread()
-                        wins = candidate.beats(best)
-                        best, choice = wins.select(candidate, best), wins.select(number, choice)
+                    rows = [[a.x[c, y * size + i, x * size + j] for j in range(size)] for i in range(size)]
+                    best, choice = choose(code, [[value.spread() for value in row] for row in rows])
                     if training:
-                        a.choice[c, y, x] = choice
+                        store(a.choice, (c, y, x), choice)
                     unit = (c * height + y) * width + x
                     masks = Masks(a.draws, a.scale) if dropout else None
                     a.h[c, y, x], derivative = pointwise.apply(best, unit, activation, masks)
@@ -55,7 +52,7 @@ def forward(
 
     out = (channels, height, width)
     parameters = {
-        "x": x, "h": output, "d": ArrayType(out), "choice": ArrayType(out, "int"), "draws": DRAWS, "scale": SCALE,
+        "x": x, "h": output, "d": ArrayType(out), "choice": choice_type(out, size), "draws": DRAWS, "scale": SCALE,
     }  # fmt: skip
     return program.function(name, parameters, body)
 
@@ -68,15 +65,15 @@ def input_gradient(program: Program, name: str, shape: Shape, size: int, *, deri
         for c in code.range(channels):
             for y in code.range(height):
                 for x in code.range(width):
-                    g, choice = a.g[c, y, x], a.choice[c, y, x]
-                    for number in range(size**2):
-                        i, j = divmod(number, size)
-                        place = (c, y * size + i, x * size + j)
-                        value = choice.equals(number).select(g, 0.0)
-                        a.out[place] = value * a.d[place] if derivative else value
+                    g, choice = a.g[c, y, x], load(a.choice, (c, y, x), size)
+                    for i in range(size):
+                        for j in range(size):
+                            place = (c, y * size + i, x * size + j)
+                            value = is_chosen(code, *choice, i, j).select(g, 0.0)
+                            a.out[place] = value * a.d[place] if derivative else value
 
     out = (channels, height, width)
     parameters = {
-        "g": ArrayType(out), "choice": ArrayType(out, "int"), "out": ArrayType(shape), "d": ArrayType(shape),
+        "g": ArrayType(out), "choice": choice_type(out, size), "out": ArrayType(shape), "d": ArrayType(shape),
     }  # fmt: skip
     return program.function(name, parameters, body)

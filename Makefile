@@ -33,7 +33,7 @@ test: $(INSTALLED)  ## run the tests
 
 lint: $(INSTALLED)  ## style, types and the direction of imports
 	@ruff check .
-	@ruff format --check .
+	@ruff format --check src tests pipelines
 	@pyright
 	@lint-imports
 

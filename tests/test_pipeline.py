@@ -67,7 +67,7 @@ def needed_code(stage: str, graph: grimp.ImportGraph) -> set[str]:
 
 
 def dependencies(stage: str) -> list[str]:
-    return YAML(typ="safe").load((ROOT / "dvc.yaml"))["stages"][stage]["do"]["deps"]
+    return YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]["do"]["deps"]
 
 
 def covers(dep: str, file: str) -> bool:

@@ -40,7 +40,9 @@ def readme_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("language", "script"), BLOCKS, ids=[f"{n}-{block[0]}" for n, block in enumerate(BLOCKS)])
 def test_block_runs(language: str, script: str, readme_project: Path) -> None:
     environment = os.environ | {"PATH": f"{VENV / 'bin'}:{os.environ['PATH']}"}
-    command = ["bash", "-euo", "pipefail", "-c", prepared(script)] if language == "bash" else [sys.executable, "-c", script]
+    command = (
+        ["bash", "-euo", "pipefail", "-c", prepared(script)] if language == "bash" else [sys.executable, "-c", script]
+    )
 
     done = subprocess.run(
         command, cwd=readme_project, env=environment, capture_output=True, text=True, timeout=300, check=False

@@ -1,14 +1,13 @@
 """The command `weightzoo`: verbs that mirror the way from `params.yaml` to a report.
 
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed or a check found something, 2 the command
-line is wrong, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed or a check found something, 2 the
+command line is wrong, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -133,7 +132,7 @@ def query(
     if as_csv:
         sys.stdout.write(found.to_csv(index=False))
     elif as_json:
-        _print_json(json.loads(found.to_json(orient="records")))
+        _print_json(json.loads(str(found.to_json(orient="records"))))
     else:
         _print_table(found if columns is not None else found[_columns_to_show(found)], limit)
 
@@ -157,7 +156,7 @@ def inspect(
 def checkpoint(
     run: RunArgument,
     epoch: Annotated[int, typer.Option(min=0, help="The epoch; 0 is before training.")],
-    to: Annotated[Path | None, typer.Option(help="A .safetensors or .pt file. [default: RUN-EPOCH.safetensors]")] = None,
+    to: Annotated[Path | None, typer.Option(help="A .safetensors or .pt file. [default: named after RUN]")] = None,
 ) -> None:
     """Take the weights of one epoch out of a run, as a plain state dict."""
     from weightzoo.inspection import export_checkpoint

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -50,7 +50,7 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(step: str, unit: str) -> Iterator[Report]:
+def progress(step: str, unit: str) -> Generator[Report]:
     """A bar for one step while the block runs; nothing where stderr is no terminal."""
     columns = (
         SpinnerColumn(),

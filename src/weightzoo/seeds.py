@@ -3,7 +3,8 @@
 A member has three seeds (init, order, dropout). What is drawn never depends on the neighbours in a population, on the
 thread, the engine, the vector width, or on where an interrupted training was taken up again. Only the *raw bits* of
 NumPy's Philox generator are used for init and order, since those alone are guaranteed to stay the same between releases
-of NumPy. Dropout needs a draw a unit and sample, so it has a cheap counter-based hash that every engine reproduces bit by bit.
+of NumPy. Dropout needs a draw a unit and sample, so it has a cheap counter-based hash, which every engine reproduces bit
+by bit.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ def dropout_keep(key: tuple[int, int], visits: np.ndarray, units: np.ndarray, ra
 
     A *visit* numbers the samples in the order of training, over all epochs: `(epoch - 1) * samples + position`, with
     epochs counted from 1. A *unit* is its number over all dropout layers (`Architecture.dropout_offsets`). The visit's
-    own key is drawn at counters `2 * visit` and `2 * visit + 1`, the unit's bits with that key at counter `unit`; the unit
-    is kept if their upper 31 bits, as an integer, are at least `floor(rate * 2**31)`.
+    own key is drawn at counters `2 * visit` and `2 * visit + 1`, the unit's bits with that key at counter `unit`; it is
+    kept if their upper 31 bits, as an integer, are at least `floor(rate * 2**31)`.
     """
-    key0, key1 = (np.uint32(word) for word in key)
+    key0, key1 = np.array(key, np.uint32)[:, None, None]
     visits = np.asarray(visits, np.uint32)[:, None]
     visit_key0 = draw32(key0, key1, visits * np.uint32(2))
     visit_key1 = draw32(key0, key1, visits * np.uint32(2) + np.uint32(1))

@@ -40,9 +40,9 @@ class Comparison:
             "" if self.engine == self.recorded_engine else f", recorded with {self.recorded_engine}"
         )
         if self.equal:
-            return f"member {self.member} ({engines}): the weights of epochs {ranges(self.epochs)} are equal, bit for bit"
+            return f"member {self.member} ({engines}): weights of epochs {ranges(self.epochs)} are equal, bit for bit"
         return (
-            f"member {self.member} ({engines}): the weights of epochs {ranges(self.differing)} differ, "
+            f"member {self.member} ({engines}): weights of epochs {ranges(self.differing)} differ, "
             f"at most by {self.largest:.2g}"
         )
 

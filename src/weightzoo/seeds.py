@@ -3,8 +3,8 @@
 A member has three seeds (init, order, dropout). What is drawn never depends on the neighbours in a population, on the
 thread, the engine, the vector width, or on where an interrupted training was taken up again. Only the *raw bits* of
 NumPy's Philox generator are used for init and order, since those alone are guaranteed to stay the same between releases
-of NumPy. Dropout needs a draw a unit and sample, so it has a cheap counter-based hash, which every engine reproduces bit
-by bit.
+of NumPy. Dropout needs a draw a unit and sample, so it has a cheap counter-based hash, which every engine reproduces
+bit by bit.
 """
 
 from __future__ import annotations

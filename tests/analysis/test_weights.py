@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits
 
 from tests.report.synthetic import HYP, synthetic_zoo
 from weightzoo import analysis
@@ -34,10 +35,20 @@ def test_coordinates_and_shares_are_those_of_pca(zoo: Zoo):
     pca = PCA(3, svd_solver="full").fit(final)
     expected = pca.transform(final)
     expected *= np.sign(expected[np.abs(expected).argmax(axis=0), range(3)])  # the largest in size is positive
-    np.testing.assert_allclose(space.coordinates[kept, -1], expected, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(space.explained, pca.explained_variance_ratio_, rtol=1e-9)
+    np.testing.assert_allclose(space.coordinates[kept, -1], expected, atol=2e-7)
+    np.testing.assert_allclose(space.explained, pca.explained_variance_ratio_, atol=1e-7)
     earlier = np.abs(pca.transform(directions(zoo, kept, 2)))
-    np.testing.assert_allclose(np.abs(space.coordinates[kept, 1]), earlier, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(np.abs(space.coordinates[kept, 1]), earlier, atol=2e-7)
+
+
+def test_the_number_of_threads_that_add_makes_no_difference(zoo: Zoo):
+    with threadpool_limits(1):
+        one = analysis.weight_space(zoo)
+    with threadpool_limits(2):
+        two = analysis.weight_space(zoo)
+    assert one.coordinates.tobytes() == two.coordinates.tobytes()
+    assert one.explained.tobytes() == two.explained.tobytes()
+    assert one.norms.tobytes() == two.norms.tobytes()
 
 
 def test_models_that_did_not_finish_are_not_on_the_map(zoo: Zoo):

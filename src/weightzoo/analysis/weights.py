@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMPONENTS = 3
 _READ_BYTES = 4 << 30  # weights read for one report, at most
 _CHUNK_BYTES = 64 << 20
+_DECIMALS = 7  # of coordinates, at most 2 in size: the order in which so many threads add makes no difference then
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def weight_space(zoo: Zoo, most_models: int = 2000) -> WeightSpace:
         with np.errstate(invalid="ignore"):  # a vector of zeros has no direction
             coordinates[part.start + chosen] = weights[chosen] @ components / length - centre @ components
     norms[~np.isfinite(norms)] = np.nan
-    return WeightSpace(rows, epochs, layers, norms, coordinates, explained, mapped)
+    return WeightSpace(rows, epochs, layers, norms, coordinates.round(_DECIMALS), explained.round(_DECIMALS), mapped)
 
 
 def _final_lengths(zoo: Zoo, rows: np.ndarray) -> np.ndarray:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weightzoo.architectures import Architecture
-from weightzoo.checkpoints import ranges
 from weightzoo.errors import FormatError, MissingError, NotFoundError
 from weightzoo.layout import Layout
 from weightzoo.zoo import format as fmt
+from weightzoo.zoo.choose import Epochs, Models, epoch_numbers, model_numbers
 from weightzoo.zoo.header import DatasetInfo, ZooHeader, read_header
 from weightzoo.zoo.permute import Symmetries
-from weightzoo.zoo.tensors import open_tensor
+from weightzoo.zoo.shards import ShardedTensor
 
 if TYPE_CHECKING:
     from torch import nn
 
     from weightzoo.zoo.dataset import WeightDataset
-
-Models = int | str | slice | Sequence[int] | Sequence[bool] | np.ndarray | pd.Series
-Epochs = int | slice | Iterable[int]
 
 
 class Zoo:
@@ -140,7 +136,7 @@ class Zoo:
         """The zoo that this is a view of; itself if it is no view."""
         return self if self._is_whole else Zoo(self.path)
 
-    def select(self, models: Models) -> Zoo:
+    def select(self, models: Models | str) -> Zoo:
         """A view of some models; nothing is copied."""
         return Zoo(self.path, self._rows[self._numbers(models)])
 
@@ -157,7 +153,7 @@ class Zoo:
     # Weights
 
     def weights(
-        self, models: Models | None = None, epochs: Epochs | None = None, layer: str | None = None
+        self, models: Models | str | None = None, epochs: Epochs | None = None, layer: str | None = None
     ) -> np.ndarray:
         """Float32 `[models, epochs, P]`, or the part of a layer (`conv1`) or parameter (`conv1.bias`); a copy.
 
@@ -167,7 +163,7 @@ class Zoo:
             NotFoundError: there is no such model or layer, or the zoo does not hold an epoch.
         """
         span = slice(0, self.layout.size) if layer is None else self.layout.span(layer)
-        return self._read(self._weight_shards, models, epochs, span)
+        return self._read(self._weights, models, epochs, span)
 
     def state_dict(self, model: int | str, epoch: int) -> dict[str, np.ndarray]:
         """The parameters of one model behind one epoch, by name; arrays that can be written to.
@@ -175,7 +171,7 @@ class Zoo:
         Raises:
             NotFoundError: there is no such model, the zoo does not hold the epoch, or the model did not reach it.
         """
-        number = int(self._one(model))
+        number = int(self._numbers(model)[0])
         last = int(self.models["last_epoch"].iloc[number])
         if epoch > last and epoch in self.checkpoint_epochs:
             raise NotFoundError(f"model {model} ended behind epoch {last}; epoch {epoch} was not trained")
@@ -192,12 +188,12 @@ class Zoo:
         from weightzoo.architectures.module import build_module
 
         state = self.state_dict(model, epoch)
-        row = self.models.iloc[int(self._one(model))]
+        row = self.models.iloc[int(self._numbers(model)[0])]
         module = build_module(self.architecture, str(row["activation"]), float(row["dropout"]))
         module.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in state.items()})
         return module.eval()
 
-    def probe(self, models: Models | None = None, epochs: Epochs | None = None) -> np.ndarray:
+    def probe(self, models: Models | str | None = None, epochs: Epochs | None = None) -> np.ndarray:
         """Float16 `[models, epochs, images, classes]`: the logits on the first images of the data set's test split.
 
         Raises:
@@ -205,7 +201,7 @@ class Zoo:
         """
         if not self._header.probe_images:
             raise NotFoundError(f"the zoo {self.name} holds no probe outputs")
-        return self._read(self._probe_shards, models, epochs, slice(0, self._header.probe_images))
+        return self._read(self._probe, models, epochs, slice(0, self._header.probe_images))
 
     def dataset(
         self,
@@ -218,7 +214,9 @@ class Zoo:
         """The model states at some epochs as a `torch.utils.data.Dataset`; see `WeightDataset`."""
         from weightzoo.zoo.dataset import WeightDataset
 
-        return WeightDataset(self, self._epochs(epochs), target, transform, diverged=diverged)
+        return WeightDataset(
+            self, epoch_numbers(epochs, self.checkpoint_epochs, self.name), target, transform, diverged=diverged
+        )
 
     def duplicates(self) -> tuple[tuple[int, ...], ...]:
         """Groups of models whose last kept weights are equal in every bit; models with weights that are not finite are
@@ -248,94 +246,31 @@ class Zoo:
         return np.array_equal(self._rows, np.arange(self._header.models))
 
     @cached_property
-    def _weight_shards(self) -> list[np.ndarray]:
-        return self._shards(fmt.weights_file, "weights", np.float32, (self.layout.size,))
+    def _weights(self) -> ShardedTensor:
+        shape = (self._header.models, len(self.checkpoint_epochs), self.layout.size)
+        return ShardedTensor.open(self.path, fmt.weights_file, "weights", np.float32, shape)
 
     @cached_property
-    def _probe_shards(self) -> list[np.ndarray]:
-        shape = (self._header.probe_images, self.architecture.classes)
-        return self._shards(fmt.probe_file, "logits", np.float16, shape)
+    def _probe(self) -> ShardedTensor:
+        header = self._header
+        shape = (header.models, len(header.checkpoint_epochs), header.probe_images, header.architecture.classes)
+        return ShardedTensor.open(self.path, fmt.probe_file, "logits", np.float16, shape)
 
-    def _shards(self, name: Callable[[int], str], tensor: str, kind: type, shape: tuple[int, ...]) -> list[np.ndarray]:
-        """The memory maps of all shards: each but the last has as many models as the first."""
-        shards: list[np.ndarray] = []
-        while (first := sum(map(len, shards))) < self._header.models:
-            path = self.path / name(len(shards))
-            mapped, _ = open_tensor(path, tensor)
-            left = self._header.models - first
-            models = min(len(shards[0]), left) if shards else max(1, min(len(mapped), left))
-            expected = (models, len(self.checkpoint_epochs), *shape)
-            if mapped.dtype != kind or mapped.shape != expected:
-                got = f"{mapped.dtype} {list(mapped.shape)}"
-                raise FormatError(
-                    f"{path}: {tensor} is {got}, expected {np.dtype(kind)} {list(expected)}; pull it again"
-                )
-            shards.append(mapped)
-        return shards
-
-    def _read(self, shards: list[np.ndarray], models: Models | None, epochs: Epochs | None, span: slice) -> np.ndarray:
+    def _read(
+        self, tensor: ShardedTensor, models: Models | str | None, epochs: Epochs | None, span: slice
+    ) -> np.ndarray:
         rows = self._rows if models is None else self._rows[self._numbers(models)]
-        positions = _as_slice([self.checkpoint_epochs.index(epoch) for epoch in self._epochs(epochs)])
-        shape, kind = self._sliced_shape(shards, positions, span)
-        result = np.empty((len(rows), *shape), kind)
-        shard, start = np.divmod(rows, len(shards[0]) if shards else 1)
-        for first, end in _runs(rows, shard):
-            block = shards[shard[first]][start[first] : start[first] + (end - first)]
-            result[first:end] = block[:, positions, span]
-        return result
-
-    def _sliced_shape(
-        self, shards: list[np.ndarray], positions: slice | list[int], span: slice
-    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """The shape and type of one model's part."""
-        kept = len(self.checkpoint_epochs)
-        taken = len(range(*positions.indices(kept))) if isinstance(positions, slice) else len(positions)
-        width = span.stop - span.start
-        if not shards:
-            return (taken, width), np.dtype(np.float32)
-        return (taken, width, *shards[0].shape[3:]), shards[0].dtype
-
-    def _numbers(self, models: Models) -> np.ndarray:
-        """Int64 model numbers in this view."""
-        if isinstance(models, int | np.integer | str):
-            return np.asarray([self._one(models)])
-        if isinstance(models, slice):
-            return np.arange(len(self))[models]
-        chosen = np.asarray(models)
-        if chosen.dtype == bool:
-            if chosen.shape != (len(self),):
-                raise NotFoundError(f"the mask has {chosen.size} entries for {len(self)} models")
-            return np.flatnonzero(chosen)
-        if chosen.size == 0:
-            return np.empty(0, np.int64)
-        if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
-            raise NotFoundError(f"models are numbers from 0 to {len(self) - 1}, a mask or a slice; got {models!r:.60}")
-        outside = chosen[(chosen < -len(self)) | (chosen >= len(self))]
-        if len(outside):
-            raise NotFoundError(f"no model {outside[0]}; there are {len(self)}, numbered from 0")
-        return np.where(chosen < 0, chosen + len(self), chosen)
-
-    def _one(self, model: int | str) -> int:
-        if isinstance(model, str):
-            numbers = np.flatnonzero((self.models["member"] == model).to_numpy())
-            if not len(numbers):
-                raise NotFoundError(f"no member {model!r} among the {len(self)} models")
-            return int(numbers[0])
-        return int(self._numbers([model])[0])
-
-    def _epochs(self, epochs: Epochs | None) -> list[int]:
-        """Epoch numbers that are all held."""
         kept = self.checkpoint_epochs
-        if epochs is None:
-            return list(kept)
-        if isinstance(epochs, slice):
-            wanted = range(kept[-1] + 1)[epochs]
-            return [epoch for epoch in kept if epoch in wanted]
-        given = [epochs] if isinstance(epochs, int | np.integer) else list(epochs)
-        missing = [epoch for epoch in given if epoch not in kept]
-        if missing:
-            raise NotFoundError(f"the zoo {self.name} does not hold epoch {missing[0]}; it holds {ranges(kept)}")
-        return [int(epoch) for epoch in given]
+        return tensor.read(rows, [kept.index(epoch) for epoch in epoch_numbers(epochs, kept, self.name)], span)
+
+    def _numbers(self, models: Models | str) -> np.ndarray:
+        """Int64 numbers of models in this view."""
+        if not isinstance(models, str):
+            return model_numbers(models, len(self))
+        numbers = np.flatnonzero((self.models["member"] == models).to_numpy())
+        if not len(numbers):
+            raise NotFoundError(f"no member {models!r} among the {len(self)} models")
+        return numbers[:1]
 
     def _chosen(self, table: pd.DataFrame) -> pd.DataFrame:
         return table if self._is_whole else table.iloc[self._rows].reset_index(drop=True)
@@ -358,20 +293,3 @@ class Zoo:
             if column in frame:
                 frame[column] = table[column].to_pandas(types_mapper={pa.int32(): pd.Int32Dtype()}.get)
         return frame
-
-
-def _as_slice(positions: list[int]) -> slice | list[int]:
-    """Ascending positions at equal distances as a slice, which the memory map reads without an intermediate copy."""
-    step = positions[1] - positions[0] if len(positions) > 1 else 1
-    if positions and step > 0 and positions == list(range(positions[0], positions[-1] + 1, step)):
-        return slice(positions[0], positions[-1] + 1, step)
-    return positions
-
-
-def _runs(rows: np.ndarray, shard: np.ndarray) -> list[tuple[int, int]]:
-    """`[first, end)` of each run of consecutive rows within one shard."""
-    if not len(rows):
-        return []
-    breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shard) != 0)) + 1
-    edges = [0, *breaks.tolist(), len(rows)]
-    return list(itertools.pairwise(edges))

@@ -1,0 +1,35 @@
+"""The public names of `weightzoo`."""
+
+import subprocess
+import sys
+
+import pytest
+
+import weightzoo
+
+
+def test_every_public_name_is_there_and_listed():
+    for name in weightzoo.__all__:
+        assert getattr(weightzoo, name).__name__ == name
+    assert set(weightzoo.__all__) <= set(dir(weightzoo))
+    assert weightzoo.__all__ == sorted(weightzoo.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'weightzoo' has no attribute 'Zoos'"):
+        weightzoo.Zoos  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import weightzoo", {"mlflow", "torch", "pandas", "numpy", "pyarrow"}),
+        ("from weightzoo import Zoo, Permute", {"mlflow", "torch", "sklearn"}),
+        ("from weightzoo import Registry; Registry()", {"mlflow", "torch", "sklearn"}),
+        ("from weightzoo import prepare", {"mlflow", "torch", "sklearn"}),
+    ],
+)
+def test_names_load_only_what_they_need(code, absent):
+    code += f"; import sys; print(sorted({absent!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

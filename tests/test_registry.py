@@ -343,7 +343,7 @@ def test_of_two_runs_of_a_member_the_newest_is_used_and_reported(trained, copy, 
         if f.is_file()
     }
     zoo.put(again, files)
-    zoo.log(again, [], {"last_epoch": "6", "status": old.status, "diverged_epoch": "2"})
+    zoo.log(again, [], tags={"last_epoch": "6", "status": old.status, "diverged_epoch": "2"}, describe=member)
     zoo.end(again, int(old.ended.timestamp() * 1000) + 10_000)
     registry = Registry(uri(copy))
     with caplog.at_level(logging.WARNING, "weightzoo"):

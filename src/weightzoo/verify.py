@@ -156,7 +156,7 @@ def _weights(zoo: Zoo) -> Iterator[str]:
     yield from _differing("weights are finite up to divergence", np.atleast_1d(unsound))
     yield from _differing("weights behind the last epoch are absent", np.atleast_1d(surplus))
     if zoo.header.probe_images:
-        zoo.probe([], None)  # opens all shards and compares their shapes with the header
+        zoo.probe([], None)  # opens all shards, and compares their shapes with the header
 
 
 def _duplicates(zoo: Zoo) -> Iterator[Finding]:

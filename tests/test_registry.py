@@ -343,7 +343,10 @@ def test_of_two_runs_of_a_member_the_newest_is_used_and_reported(trained, copy, 
         if f.is_file()
     }
     zoo.put(again, files)
-    zoo.log(again, [], tags={"last_epoch": "6", "status": old.status, "diverged_epoch": "2"}, describe=member)
+    tags = {"last_epoch": "6", "status": old.status}
+    if old.diverged_epoch is not None:
+        tags["diverged_epoch"] = str(old.diverged_epoch)
+    zoo.log(again, [], tags=tags, describe=member)
     zoo.end(again, int(old.ended.timestamp() * 1000) + 10_000)
     registry = Registry(uri(copy))
     with caplog.at_level(logging.WARNING, "weightzoo"):

@@ -19,7 +19,7 @@ from tests.execution.support import DriftEngine, image_data, store, train, zoo_s
 from weightzoo import checkpoints
 from weightzoo.architectures import architecture
 from weightzoo.connection import connect, default_tracking_uri, local_artifacts
-from weightzoo.errors import MissingError, NotFoundError, TrackingError
+from weightzoo.errors import MissingError, NotFoundError, SpecError, TrackingError
 from weightzoo.execution import train_zoo
 from weightzoo.population import population
 from weightzoo.tracking import RunStore, ZooRuns, parameters, run_name
@@ -174,6 +174,21 @@ def test_a_copied_project_is_apart_from_the_original(trained, tmp_path):
     before = sorted(str(file) for file in trained.rglob("*.safetensors"))
     train(tmp_path / "copy", zoo_spec(epochs=3))
     assert sorted(str(file) for file in trained.rglob("*.safetensors")) == before
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])
+def test_a_zoo_that_can_not_be_a_folder(folder, name):
+    with pytest.raises(SpecError, match="it names folders"):
+        train_zoo(name, zoo_spec(), image_data(), store(folder), engine=DriftEngine())
+
+
+def test_artifacts_elsewhere_than_beside_the_database(folder, tmp_path):
+    tracking = RunStore(f"sqlite:///{folder}/mlflow.db", artifact_root=str(tmp_path / "else where"))
+    summary = train_zoo("z", zoo_spec(epochs=1), image_data(), tracking, engine=DriftEngine())
+    ((run,), *_) = tracking.zoo("z").known().values()
+    assert run.artifacts == tmp_path / "else where" / "z" / run.run_id / "artifacts"
+    assert tracking.checkpoint(summary.members[0], 1)
+    assert train_zoo("z", zoo_spec(epochs=1), image_data(), tracking, engine=DriftEngine()).trained == 0
 
 
 def test_where_artifacts_are():

@@ -8,8 +8,12 @@ cut off is simply done again.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ import numpy as np
 from weightzoo import checkpoints
 from weightzoo.connection import (
     ARTIFACTS_FOLDER,
+    BUSY_SECONDS,
     TAG,
     connect,
     default_tracking_uri,
@@ -29,7 +34,7 @@ from weightzoo.connection import (
     sqlite_path,
     tracking_errors,
 )
-from weightzoo.errors import NotFoundError, TrackingError
+from weightzoo.errors import NotFoundError, SpecError, TrackingError
 from weightzoo.members import ID_LENGTH, Member
 from weightzoo.version import code_version
 
@@ -43,6 +48,7 @@ TRAINING = "training"
 ENDED = ("finished", "diverged", "pruned")
 METRICS_A_CALL = 1000  # MLflow refuses more
 _PAGE = 10_000
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,9 @@ class KnownRun:
 class RunStore:
     """A tracking store. Opened when first used; the default is `MLFLOW_TRACKING_URI` or `mlruns/mlflow.db`.
 
-    `artifact_root` is where the artifacts of a *new* zoo go, a folder or `s3://bucket/prefix`; by default beside an
-    SQLite database or in `mlruns/artifacts`, and with a tracking server, where that decides.
+    `artifact_root` is where the artifacts of a *new* zoo go, a folder or `s3://bucket/prefix`. The default is
+    `MLFLOW_DEFAULT_ARTIFACT_ROOT`, as for MLflow's own server; without it they go beside an SQLite database or into
+    `mlruns/artifacts`, and with a tracking server where that decides.
     """
 
     def __init__(
@@ -90,7 +97,7 @@ class RunStore:
         resume_folder: Path | str | None = None,
     ):
         self.uri = tracking_uri or default_tracking_uri()
-        self._artifact_root = artifact_root
+        self._artifact_root = artifact_root or os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
         self._resume_folder = resume_folder
 
     @cached_property
@@ -114,8 +121,11 @@ class RunStore:
         """The runs of one zoo: its experiment, made if it is not there.
 
         Raises:
+            SpecError: the name can't be that of a folder.
             TrackingError: the store can't be used, or the experiment was deleted.
         """
+        if not _NAME.fullmatch(name):
+            raise SpecError(f"zoo {name!r}: it names folders, so use letters, digits, '.', '_' and '-' only")
         with tracking_errors(self.uri):
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
@@ -125,6 +135,21 @@ class RunStore:
                     f"{self.uri}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
                 )
             return ZooRuns(self, name, experiment.experiment_id)
+
+    def update_statistics(self) -> None:
+        """Tell SQLite how its tables have grown: sorting runs by a metric takes minutes without at 50,000 runs.
+
+        Raises:
+            TrackingError: the store can't be used.
+        """
+        database = sqlite_path(self.uri)
+        if database is not None:
+            with (
+                tracking_errors(self.uri),
+                contextlib.closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as opened,
+            ):
+                opened.execute("PRAGMA analysis_limit=1000")
+                opened.execute("ANALYZE")
 
     def find(self, run: str) -> Run:
         """The MLflow run of a run id, or the ended one of a member id.

@@ -78,8 +78,8 @@ class Recorder:
                 self._runs.create(member, engine, now) if known is None else self._runs.take_over(known, member, engine)
             )
 
-    def append(self, epochs: Sequence[Epoch], state: TrainState, rows: np.ndarray) -> None:
-        """Save newly trained epochs, and log them if the last time was long enough ago."""
+    def append(self, epochs: Sequence[Epoch], state: TrainState, rows: np.ndarray, *, log_now: bool = False) -> None:
+        """Save newly trained epochs, and log them if that is wanted or the last time was long enough ago."""
         stored: set[int] = set()
         for part in self._parts(self._snapshot.last_epoch, epochs[-1].epoch):
             self.begin()
@@ -88,7 +88,7 @@ class Recorder:
         epochs = [replace(epoch, weights=None) if epoch.epoch in stored else epoch for epoch in epochs]
         self._snapshot.append(epochs, state, rows)
         self._unlogged += [replace(epoch, weights=None) for epoch in epochs]
-        if time.monotonic() - self._logged_at >= self._log_seconds:
+        if log_now or time.monotonic() - self._logged_at >= self._log_seconds:
             self.begin()
             self._log_live()
             self._logged_at = time.monotonic()

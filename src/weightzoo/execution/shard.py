@@ -19,6 +19,7 @@ from weightzoo.training.protocol import Engine, EpochResult, TrainState
 
 PENDING_BYTES = 64_000_000  # of epochs that are not saved yet
 FIRST_SECONDS = 15.0  # after which a long training shows its first metrics; short ones are logged once, at their end
+LAST_LOG = 0.8  # of the last shard's training: most is logged by then, so that little is left to wait for at its end
 STATE_BYTES = 1_000_000_000  # of weights, gradients and optimiser state of one shard
 LANE = 16  # members that the widest vector unit takes at a time
 
@@ -74,6 +75,7 @@ class Shard:
         self._pending: list[Epoch] = []
         self._saved, self._saved_at = False, time.monotonic()
         self.train_seconds = 0.0  # wall time
+        self.last_of_zoo = False  # nothing is trained behind it while its runs are written
 
     @property
     def replayed(self) -> int:
@@ -113,11 +115,11 @@ class Shard:
             self._state = self._state.select(positions)
         return len(stay) - len(positions)
 
-    def save(self) -> None:
-        """Hand what was trained since the last time to the writer."""
+    def save(self, *, log_now: bool = False) -> None:
+        """Hand what was trained since the last time to the writer, to be logged at once or when it is time."""
         if self._pending and self._state is not None:
             pending, state, rows = self._pending, self._state, self._rows
-            self._writer.submit(lambda: self.recorder.append(pending, state, rows), essential=True)
+            self._writer.submit(lambda: self.recorder.append(pending, state, rows, log_now=log_now), essential=True)
             self._pending, self._saved = [], True
         self._saved_at = time.monotonic()
 
@@ -150,8 +152,9 @@ class Shard:
         self.train_seconds += time.perf_counter() - start
         pause = self._snapshot_seconds if self._saved else min(self._snapshot_seconds, FIRST_SECONDS)
         due = time.monotonic() - self._saved_at >= pause
-        if due or sum(one.nbytes for one in self._pending) >= PENDING_BYTES:
-            self.save()
+        log_now = self.last_of_zoo and epoch.epoch == int(LAST_LOG * self.cohort.protocol.epochs)
+        if due or log_now or sum(one.nbytes for one in self._pending) >= PENDING_BYTES:
+            self.save(log_now=log_now)
             self._writer.check()
         return epoch
 

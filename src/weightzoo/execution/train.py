@@ -116,13 +116,13 @@ def train_zoo(
 
     Raises:
         EngineError: the engine that was asked for can't train this zoo.
-        SpecError: the architecture does not take the images of the data set.
+        SpecError: the architecture does not take the images of the data set, or the name can't be that of a folder.
         TrackingError: the store can't be used, or another process trains this zoo.
     """
     built = architecture(spec.architecture, data.image_shape, data.classes)
     chosen_device = device or spec.device
+    runs = store.zoo(name)
     with only_trainer(store.resume_folder, name), exit_on_terminate():
-        runs = store.zoo(name)
         build = _Build(
             name=name,
             spec=spec,
@@ -143,6 +143,8 @@ def train_zoo(
                 results, trained = _train_batches(build)
                 build.report("writing the last runs")
                 build.writer.close()
+            if trained:
+                store.update_statistics()
         except BaseException:
             build.writer.abandon()
             raise
@@ -163,6 +165,8 @@ def _train_batches(build: _Build) -> tuple[dict[str, Result], set[str]]:
         results = _recorded_results(build, batch, with_objective=searching)
         build.done += len(results) * (build.spec.training.epochs + 1)
         shards = _shards(build, batch, set(results))
+        if shards and len(everything) + len(batch) >= models:
+            shards[-1].last_of_zoo = True
         for group in [shards] if lockstep else [[shard] for shard in shards]:
             recorded = {member: result.objective for member, result in results.items()} if lockstep else {}
             _train_together(build, group, recorded, source.prune)

@@ -19,7 +19,8 @@ INSTEAD = {
     "make bench": "python -m tests.benchmarks.engines --help",  # takes half an hour
     "make ui": "make --dry-run ui",  # serves until it is stopped; tests/test_ui.py opens it in earnest
     "source .venv/bin/activate": "true",  # the test runs in an activated environment
-    "weightzoo train digits-seed --force": "yes | weightzoo train digits-seed --force",  # a person answers
+    "make lint": "make --dry-run lint",  # continuous integration runs it beside the tests
+    "weightzoo train digits-seed --force": "echo y | weightzoo train digits-seed --force",  # a person answers
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from weightzoo.errors import TrackingError
+from weightzoo.errors import TrackingError, WeightzooError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,7 +83,7 @@ def tracking_errors(tracking_uri: str) -> Generator[None]:
     """Whatever MLflow, its database or its server raise in the block becomes a `TrackingError` of one line."""
     try:
         yield
-    except TrackingError:
+    except WeightzooError:
         raise
     except Exception as error:
         if isinstance(error, OSError | sqlite3.Error) or type(error).__module__.startswith(_FOREIGN):

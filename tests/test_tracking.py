@@ -187,6 +187,7 @@ def test_artifacts_elsewhere_than_beside_the_database(folder, tmp_path):
     summary = train_zoo("z", zoo_spec(epochs=1), image_data(), tracking, engine=DriftEngine())
     ((run,), *_) = tracking.zoo("z").known().values()
     assert run.artifacts == tmp_path / "else where" / "z" / run.run_id / "artifacts"
+    assert [file.path for file in tracking.client.list_artifacts(run.run_id)] == ["checkpoints", "metrics.safetensors"]
     assert tracking.checkpoint(summary.members[0], 1)
     assert train_zoo("z", zoo_spec(epochs=1), image_data(), tracking, engine=DriftEngine()).trained == 0
 

@@ -1,4 +1,4 @@
-"""A tiny deterministic engine and zoos for it, and `python -m tests.execution.support FOLDER ZOO SECONDS` to kill."""
+"""A tiny deterministic engine and zoos for it, and `python -m tests.execution.support FOLDER KIND SECONDS` to kill."""
 
 from __future__ import annotations
 
@@ -129,6 +129,11 @@ def artifact_bytes(folder: Path, spec: ZooSpec | None = None) -> dict[tuple[str,
 
 if __name__ == "__main__":
     path, kind, pause = sys.argv[1:]
-    print("ready", flush=True)
-    train(Path(path), zoo_spec(kind), DriftEngine(float(pause)), snapshot_seconds=0.05, log_seconds=0.1)
-    print("done", flush=True)
+    train(
+        Path(path),
+        zoo_spec(kind),
+        DriftEngine(float(pause)),
+        snapshot_seconds=0.05,
+        log_seconds=0.1,
+        on_progress=lambda progress: print(progress.what, flush=True),
+    )

@@ -17,7 +17,6 @@ from tests.execution.support import DriftEngine, artifact_bytes, store, train, z
 from weightzoo.checkpoints import METRICS
 from weightzoo.errors import TrackingError
 from weightzoo.execution.guard import only_trainer
-from weightzoo.execution.snapshot import STATE
 
 ROOT = Path(__file__).parent.parent.parent
 PAUSE = 0.12  # seconds of training an epoch: 7 epochs x 4 cohorts of the grid
@@ -26,18 +25,15 @@ EXIT_SECONDS = 60
 
 def start(folder: Path, kind: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.execution.support", str(folder), kind, str(PAUSE)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], lines: int) -> None:
+    """Until the process has trained that many epochs of a shard."""
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def wait_for_snapshot(folder: Path) -> None:
-    for _ in range(1200):
-        if list((folder / ".resume" / "z").glob(f"*/{STATE}")):
-            return
-        time.sleep(0.025)
-    raise AssertionError("no snapshot was written")
+    assert process.stdout.readline() == "opening the tracking store\n"
+    for _ in range(lines):
+        assert "x cnn-s" in process.stdout.readline()
 
 
 def check_same_as(folder: Path, undisturbed: Path) -> None:
@@ -64,29 +60,41 @@ def check_same_as(folder: Path, undisturbed: Path) -> None:
 @pytest.mark.parametrize(("kind", "seed"), [("grid", 1), ("search", 3)])
 def test_killed_three_times_it_ends_in_the_same_zoo(folder, undisturbed, kind, seed):
     chance = random.Random(seed)
-    killed_in_training = 0
     for _ in range(3):
         process = start(folder, kind)
-        wait_for_snapshot(folder)
-        time.sleep(chance.uniform(0.0, 1.2))
-        os.kill(process.pid, signal.SIGKILL)
-        killed_in_training += process.wait(EXIT_SECONDS) == -signal.SIGKILL
+        wait_for(process, chance.randint(2, 9))
+        time.sleep(chance.uniform(0.0, 1.5 * PAUSE))
+        process.kill()
+        assert process.wait(EXIT_SECONDS) == -signal.SIGKILL
         process.stdout.close()
-    assert killed_in_training >= 2
     engine = DriftEngine()
     train(folder, zoo_spec(kind), engine)
+    assert len(engine.trained) < len(artifact_bytes(folder)) / 2 * 6
     check_same_as(folder, undisturbed[kind])
+
+
+def test_killed_while_the_last_runs_are_written(folder, undisturbed):
+    process = start(folder, "grid")
+    while process.stdout.readline() != "writing the last runs\n":
+        assert process.poll() is None
+    process.kill()
+    process.wait(EXIT_SECONDS)
+    process.stdout.close()
+    engine = DriftEngine()
+    train(folder, zoo_spec(), engine)
+    assert len(engine.trained) < 12 * 6 / 2
+    check_same_as(folder, undisturbed["grid"])
 
 
 def test_told_to_end_it_saves_what_it_has(folder, undisturbed):
     process = start(folder, "grid")
-    wait_for_snapshot(folder)
+    wait_for(process, 5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(EXIT_SECONDS) == 128 + signal.SIGTERM
     process.stdout.close()
     engine = DriftEngine()
     train(folder, zoo_spec(), engine)
-    assert len(engine.trained) < 12 * 6
+    assert len(engine.trained) <= 12 * 6 - 3 * 4  # five epochs of the first shard, three members, are behind it
     check_same_as(folder, undisturbed["grid"])
 
 

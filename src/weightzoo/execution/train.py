@@ -90,7 +90,9 @@ class _Build:
         if self.on_progress is not None:
             images = self.trained_epochs * self.data.size("train")
             elapsed = time.perf_counter() - self.started
-            self.on_progress(Progress(self.done, self.total, what, images / elapsed if elapsed else 0.0))
+            self.on_progress(
+                Progress(min(self.done, self.total), self.total, what, images / elapsed if elapsed else 0.0)
+            )
 
 
 def train_zoo(
@@ -121,6 +123,8 @@ def train_zoo(
     """
     built = architecture(spec.architecture, data.image_shape, data.classes)
     chosen_device = device or spec.device
+    if on_progress is not None:
+        on_progress(Progress(0, 0, "opening the tracking store", 0.0))  # seconds, and longer where it is made first
     runs = store.zoo(name)
     with only_trainer(store.resume_folder, name), exit_on_terminate():
         build = _Build(

@@ -11,8 +11,8 @@ from weightzoo.checkpoints import ranges
 from weightzoo.connection import TAG
 from weightzoo.console import Report
 from weightzoo.datasets import ImageData
-from weightzoo.execution import recorded_member
-from weightzoo.execution import retrain as train_again
+from weightzoo.execution.retraining import recorded_member
+from weightzoo.execution.retraining import retrain as train_again
 from weightzoo.members import Cohort
 from weightzoo.tracking import RunStore
 from weightzoo.training import choose_engine

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
-from weightzoo.execution import Deletion, planned_deletion, train_zoo, write_manifest
+from weightzoo.execution.force import Deletion, planned_deletion
+from weightzoo.execution.manifest import write_manifest
+from weightzoo.execution.train import train_zoo
 from weightzoo.population import grid_members
 from weightzoo.spec import SearchConfiguration, load_params
 from weightzoo.tracking import RunStore

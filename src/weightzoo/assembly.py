@@ -19,7 +19,8 @@ from weightzoo.checkpoints import METRICS, RecordedMetrics, ranges, read_checkpo
 from weightzoo.connection import connect, local_artifacts, tracking_errors
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, LayoutError, MissingError, NotFoundError, QueryError
-from weightzoo.records import TRAINING, RunRecord
+from weightzoo.members import TRAINING
+from weightzoo.records import RunRecord
 from weightzoo.zoo import DatasetInfo, ModelRecord, Zoo, ZooHeader, write_zoo
 from weightzoo.zoo.format import GIVEN
 from weightzoo.zoo.write import refuse_foreign

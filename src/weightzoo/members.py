@@ -18,6 +18,8 @@ from weightzoo.spec import Schedule
 Split = Literal["train", "val", "test"]
 ConfigKind = Literal["seed", "grid", "search"]
 ID_LENGTH = 16
+TRAINING = "training"  # the status of a run whose training has not ended; afterwards it is one of STATUSES
+STATUSES = ("finished", "diverged", "pruned")
 FACTORS = ("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout")
 
 

@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from weightzoo.connection import TAG
+from weightzoo.members import STATUSES, TRAINING
 from weightzoo.query import Kind
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
-TRAINING = "training"
-ENDED = ("finished", "diverged", "pruned")
 _log = logging.getLogger("weightzoo")
 
 
@@ -83,7 +82,7 @@ def record(run: MlflowRun) -> RunRecord:
     """What the tracking store has of a run that weightzoo made."""
     tags = {name.removeprefix(TAG): value for name, value in run.data.tags.items() if name.startswith(TAG)}
     known: dict[str, Any] = {**run.data.metrics, **run.data.params, **tags}
-    if run.info.status != "FINISHED" or tags.get("status") not in ENDED:
+    if run.info.status != "FINISHED" or tags.get("status") not in STATUSES:
         known["status"] = TRAINING
     known |= {
         "run_id": run.info.run_id,

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from weightzoo.connection import TAG, connect, default_tracking_uri, sqlite_path, tracking_errors
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import MissingError, NotFoundError
+from weightzoo.members import TRAINING
 from weightzoo.query import parse
-from weightzoo.records import FIELDS, TRAINING, TYPES, RunRecord, record
+from weightzoo.records import FIELDS, TYPES, RunRecord, record
 
 if TYPE_CHECKING:
     import pandas as pd

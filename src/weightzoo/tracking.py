@@ -35,7 +35,7 @@ from weightzoo.connection import (
     tracking_errors,
 )
 from weightzoo.errors import NotFoundError, SpecError, TrackingError
-from weightzoo.members import ID_LENGTH, Member
+from weightzoo.members import ID_LENGTH, STATUSES, TRAINING, Member
 from weightzoo.version import code_version
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
 
-TRAINING = "training"
-ENDED = ("finished", "diverged", "pruned")
 METRICS_A_CALL = 1000  # MLflow refuses more
 _PAGE = 10_000
 _NAME = re.compile(r"\w[\w.-]*")
@@ -345,7 +343,7 @@ class ZooRuns:
             run_id=run.info.run_id,
             member=member,
             status=status,
-            ended=run.info.status == "FINISHED" and status in ENDED,
+            ended=run.info.status == "FINISHED" and status in STATUSES,
             has_metrics=bool(run.data.metrics),
             running=run.info.status == "RUNNING",
             artifacts=local_artifacts(run.info.artifact_uri or "", self.store.uri),

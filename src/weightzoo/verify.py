@@ -13,6 +13,7 @@ import numpy as np
 from weightzoo import seeds
 from weightzoo.datasets.images import ImageData, SplitName
 from weightzoo.errors import FormatError, LayoutError, MissingError
+from weightzoo.members import STATUSES
 from weightzoo.zoo import METRICS, Zoo
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.write import stored_file
@@ -114,7 +115,7 @@ def _tables(zoo: Zoo) -> Iterator[str]:
         yield f"the epochs of a model in {fmt.EPOCHS} do not count from 0"
         return
     status = models["status"].to_numpy()
-    counts = {name: int((status == name).sum()) for name in fmt.STATUSES}
+    counts = {name: int((status == name).sum()) for name in STATUSES}
     if any(counts[name] != zoo.counts.get(name) for name in counts) or sum(counts.values()) != len(models):
         yield f"{fmt.MODELS} has {counts} among {len(models)} models, {fmt.HEADER} has {zoo.counts}"
     yield from _differing(

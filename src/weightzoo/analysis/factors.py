@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from weightzoo.analysis.performance import finished, quantiles
-from weightzoo.members import FACTORS
+from weightzoo.members import FACTORS, STATUSES
 
 MOST_LEVELS = 8  # a numeric factor with more distinct values than this was drawn from a range, and is binned
 BINS = 4
@@ -54,9 +54,9 @@ def factor_effects(models: pd.DataFrame, metric: str = "test_accuracy") -> pd.Da
             values = models.loc[here & done, metric].to_numpy(np.float64)
             statistics = quantiles(np.where(np.isfinite(values), values, np.nan)[:, None]).iloc[0].to_dict()
             status = models.loc[here, "status"]
-            counts = {name: int((status == name).sum()) for name in ("finished", "diverged", "pruned")}
+            counts = {name: int((status == name).sum()) for name in STATUSES}
             rows.append({"factor": factor, "level": label, **statistics, "models": int(here.sum()), **counts})
-    columns = ["factor", "level", "models", "finished", "diverged", "pruned"]
+    columns = ["factor", "level", "models", *STATUSES]
     columns += ["mean", "q05", "q25", "median", "q75", "q95"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
 

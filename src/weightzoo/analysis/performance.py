@@ -11,19 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from weightzoo.checkpoints import METRICS
+from weightzoo.members import STATUSES
+
 if TYPE_CHECKING:
     from weightzoo.zoo import Zoo
 
-METRICS = (
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "generalization_gap",
-)
-STATUSES = ("finished", "diverged", "pruned")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 
 

@@ -19,7 +19,6 @@ HEADER, MODELS, EPOCHS, PROVENANCE = "zoo.json", "models.parquet", "epochs.parqu
 SHARD_BYTES = 2**30
 
 CLASS_METRICS = ("val_class_accuracy", "test_class_accuracy")
-STATUSES = ("finished", "diverged", "pruned")
 
 
 def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:

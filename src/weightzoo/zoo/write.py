@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weightzoo.errors import FormatError, LayoutError
+from weightzoo.members import STATUSES
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.header import StoredFile, ZooHeader, encode
 from weightzoo.zoo.replace import replaced_folder
@@ -137,7 +138,7 @@ class _ZooWriter:
         counts = {
             "states": self._states,
             "parameters": self._layout.size,
-            **{status: statuses[status] for status in fmt.STATUSES},
+            **{status: statuses[status] for status in STATUSES},
         }
         files = tuple(self._files[name] for name in sorted(self._files))
         text = json.dumps(encode(self._header, counts, files), indent=1, sort_keys=True) + "\n"

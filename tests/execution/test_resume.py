@@ -196,3 +196,25 @@ def test_a_finished_shard_is_logged_without_training(folder, undisturbed, monkey
     train(folder, zoo_spec(), engine)
     assert len(engine.trained) < 12 * 6
     check_same_as(folder, undisturbed["grid"])
+
+
+def test_a_snapshot_that_is_recorded_already_is_deleted(folder, undisturbed, monkeypatch):
+    """Killed between the end of a shard's runs and the deletion of its snapshot."""
+    from weightzoo.execution.snapshot import Snapshot
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Snapshot, "discard", lambda self: None)
+        train(folder, zoo_spec())
+    assert len(list((folder / ".resume" / "z").iterdir())) == 4
+    engine = DriftEngine()
+    train(folder, zoo_spec(), engine)
+    assert engine.trained == []
+    check_same_as(folder, undisturbed["grid"])
+
+
+def test_a_disk_that_can_not_be_written_to_is_an_error_of_one_line(folder):
+    (folder / ".resume").mkdir()
+    (folder / ".resume" / "z").write_text("in the way")
+    with pytest.raises(TrackingError) as caught:
+        train(folder, zoo_spec())
+    assert "\n" not in str(caught.value)

@@ -17,6 +17,7 @@ import numpy as np
 
 from weightzoo import checkpoints
 from weightzoo.checkpoints import CHECKPOINTS_FOLDER, METRICS, METRICS_FILE, Checkpoints, RecordedMetrics
+from weightzoo.connection import tracking_errors
 from weightzoo.execution.snapshot import Epoch, Snapshot
 from weightzoo.layout import Layout
 from weightzoo.members import Cohort
@@ -86,7 +87,8 @@ class Recorder:
             self._put_part(part, epochs)
             stored |= set(part)
         epochs = [replace(epoch, weights=None) if epoch.epoch in stored else epoch for epoch in epochs]
-        self._snapshot.append(epochs, state, rows)
+        with tracking_errors(str(self._snapshot.folder)):  # for a full disk, say
+            self._snapshot.append(epochs, state, rows)
         self._unlogged += [replace(epoch, weights=None) for epoch in epochs]
         if log_now or time.monotonic() - self._logged_at >= self._log_seconds:
             self.begin()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
 
 METRICS_A_CALL = 1000  # MLflow refuses more
+_TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # not a chat application, which its UI assumes
 _PAGE = 10_000
 _NAME = re.compile(r"\w[\w.-]*")
 
@@ -196,7 +197,7 @@ class RunStore:
         from mlflow.exceptions import MlflowException
 
         try:
-            experiment_id = self.client.create_experiment(name, artifact_location=self._artifact_location(name))
+            experiment_id = self.client.create_experiment(name, self._artifact_location(name), _TRAINING_VIEW)
         except MlflowException:
             made_meanwhile = self.client.get_experiment_by_name(name)
             if made_meanwhile is None:

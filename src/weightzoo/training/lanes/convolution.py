@@ -20,7 +20,7 @@ from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
 from weightzoo.training.lanes.language import Array, ArrayType, Cell, Code, Function, Index, Program, Value
 from weightzoo.training.lanes.tiling import block_size, spans
 
-L1_BYTES = 28 * 1024  # what one pass over channels may reuse of the first-level cache
+L1_BYTES = 32 * 1024  # what one pass over channels may reuse of the first-level cache
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,8 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
     outputs = block_size(geometry.out_channels, limit // k**2) if pool == 1 else 1
     rows = block_size(k, limit // (k * outputs))
     inputs = block_size(geometry.in_channels, limit // (k**2 * outputs))
+    line = inputs * geometry.padded[2] * program.width * 4  # bytes of a row of the input channels of a tile
+    heights = block_size(geometry.out_height, (L1_BYTES // line - k) // (pool * s))
 
     def patch(code: Code, a: Any, o: Value, c: Value, y: Value, x: Value, ky: int, count: int) -> dict[Any, Value]:
         """The chosen input patch, rows ky to ky + count, as `{(row, kx): value}`."""
@@ -209,14 +211,17 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
                 chosen[i, kx] = pick(in_column, [line[kx + p * s] for p in range(pool)])
         return chosen
 
-    def row(code: Code, a: Any, c: Value, y: Value, o: Value, block: tuple[int, int], ky: int, count: int) -> None:
+    def band(
+        code: Code, a: Any, o: Value, c: Value, block: tuple[int, int], y0: Value, height: int, ky: int, count: int
+    ) -> None:
         keys = list(itertools.product(*map(range, (*block, count, k))))
         sums = {(n, m, i, j): code.cell(a.gw[o + n, c + m, ky + i, j]) for n, m, i, j in keys}
-        for x in code.range(geometry.out_width):
-            patches = [patch(code, a, o, c + m, y, x, ky, count) for m in range(block[1])]
-            gradients = [a.g[o + n, y, x] for n in range(block[0])]
-            for n, m, i, j in keys:
-                sums[n, m, i, j].add_product(gradients[n], patches[m][i, j])
+        for y in code.range(y0, y0 + height):
+            for x in code.range(geometry.out_width):
+                patches = [patch(code, a, o, c + m, y, x, ky, count) for m in range(block[1])]
+                gradients = [a.g[o + n, y, x] for n in range(block[0])]
+                for n, m, i, j in keys:
+                    sums[n, m, i, j].add_product(gradients[n], patches[m][i, j])
         for n, m, i, j in keys:
             a.gw[o + n, c + m, ky + i, j] = sums[n, m, i, j].value
 
@@ -235,12 +240,13 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
         bias(code, a)
         for c_start, c_stop, c_block in spans(geometry.in_channels, inputs):
             for c in code.range(c_start, c_stop, c_block):
-                for y in code.range(geometry.out_height):  # outside of o, so that a few rows of x stay in the cache
-                    for o_start, o_stop, o_block in spans(geometry.out_channels, outputs):
-                        for o in code.range(o_start, o_stop, o_block):
-                            for ky, last, count in spans(k, rows):
-                                for first_row in range(ky, last, count):
-                                    row(code, a, c, y, o, (o_block, c_block), first_row, count)
+                for y_start, y_stop, height in spans(geometry.out_height, heights):
+                    for y in code.range(y_start, y_stop, height):  # rows of x that stay in the cache for all o
+                        for o_start, o_stop, o_block in spans(geometry.out_channels, outputs):
+                            for o in code.range(o_start, o_stop, o_block):
+                                for ky, last, count in spans(k, rows):
+                                    for first_row in range(ky, last, count):
+                                        band(code, a, o, c, (o_block, c_block), y, height, first_row, count)
 
     parameters = {
         "x": x,

@@ -318,6 +318,11 @@ class Array:
         """The same memory as another shape."""
         return Array(self.code, self.pointer, array_type)
 
+    def prefetch(self, *index: Index) -> None:
+        """Ask for the cache line of an element, to be read later on."""
+        arguments = (self._address(index), *(ir.Constant(INT, flag) for flag in (0, 2, 1)))  # read, level 2, data
+        self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), *arguments)
+
     def row(self, *index: Index) -> Value:
         """As many consecutive numbers of a shared array as there are lanes, from `index` on: one into each lane."""
         vector = ir.VectorType(FLOAT if self.type.kind == "float" else INT, self.code.width)

@@ -275,7 +275,8 @@ def _emit_train(program: Program, recipe: Recipe) -> _Emitter:
 
     def sample(code: Code, a: Any, visit: Value, scale: Value) -> None:
         image = net.workspace(a.work, "image")
-        load_images(code, images=a.images, order=a.order, visit=visit, x=image)
+        following = (visit + 1 < a.samples).select(visit + 1, visit)
+        load_images(code, images=a.images, order=a.order, visit=visit, following=following, x=image)
         if pad is not None:
             padded = net.workspace(a.work, "padded image")
             pad(code, source=image, target=padded)

@@ -8,6 +8,7 @@ from typing import Any
 from weightzoo.training.lanes.language import ArrayType, Code, Function, Program, Value
 from weightzoo.training.lanes.stages import Shape3
 
+LINE = 16  # numbers of a cache line
 ORDER = ArrayType((1,), "int")  # [visits]: sample numbers, by lane
 
 
@@ -17,11 +18,19 @@ def images_type(shape: Shape3) -> ArrayType:
 
 
 def load_images(program: Program, name: str, shape: Shape3) -> Function:
-    """Emit `x[i] = images[order[visit], i]` for each lane, as transposed blocks of width x width numbers."""
+    """Emit `x[i] = images[order[visit], i]` for each lane, as transposed blocks of width x width numbers.
+
+    The images of visit `following` are asked for at the same time: they lie all over memory, and the network's
+    arithmetic on this visit is time enough for them to arrive.
+    """
     count, width = math.prod(shape), program.width
 
     def body(code: Code, a: Any) -> None:
         samples = a.order[a.visit]
+        coming = a.order[a.following]
+        for image in [a.images.part(coming.lane(lane).to_index()) for lane in range(width)]:
+            for start in code.range(0, count, LINE):
+                image.prefetch(start)
         rows = [a.images.part(samples.lane(lane).to_index()) for lane in range(width)]
 
         def block(start: Value) -> None:
@@ -39,7 +48,7 @@ def load_images(program: Program, name: str, shape: Shape3) -> Function:
             block(code.index(count - width))
 
     parameters: dict[str, Any] = {
-        "images": images_type(shape), "order": ORDER, "visit": "index", "x": ArrayType((count,)),
+        "images": images_type(shape), "order": ORDER, "visit": "index", "following": "index", "x": ArrayType((count,)),
     }  # fmt: skip
     return program.function(name, parameters, body)
 

@@ -198,11 +198,17 @@ def default_shard_size(device: str, threads: int | None) -> int:
 def usable_runs(runs: ZooRuns) -> dict[str, list[KnownRun]]:
     """The zoo's runs by member, without those whose artifacts are damaged: these are deleted, to be trained again."""
     known = runs.known()
-    for member, own in known.items():
-        for run in [run for run in own if run.damaged]:
-            _log.warning("run %s: artifacts are missing or truncated; training member %s again", run.run_id, member)
-            runs.delete(run)
-            own.remove(run)
+    damaged = [run for own in known.values() for run in own if run.damaged]
+    if damaged:
+        _log.warning(
+            "%d runs have missing or truncated artifacts, the first is %s of member %s; training their members again",
+            len(damaged),
+            damaged[0].run_id,
+            damaged[0].member,
+        )
+    for run in damaged:
+        runs.delete(run)
+        known[run.member].remove(run)
     return known
 
 

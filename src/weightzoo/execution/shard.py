@@ -18,7 +18,6 @@ from weightzoo.members import Cohort
 from weightzoo.training.protocol import Engine, EpochResult, TrainState
 
 PENDING_BYTES = 64_000_000  # of epochs that are not saved yet
-FIRST_SECONDS = 15.0  # after which a long training shows its first metrics; short ones are logged once, at their end
 LAST_LOG = 0.8  # of the last shard's training: most is logged by then, so that little is left to wait for at its end
 STATE_BYTES = 1_000_000_000  # of weights, gradients and optimiser state of one shard
 LANE = 16  # members that the widest vector unit takes at a time
@@ -73,7 +72,7 @@ class Shard:
         self._next = 0
         self._training: Iterator[EpochResult] | None = None
         self._pending: list[Epoch] = []
-        self._saved, self._saved_at = False, time.monotonic()
+        self._saved_at = time.monotonic()
         self.train_seconds = 0.0  # wall time
         self.last_of_zoo = False  # nothing is trained behind it while its runs are written
 
@@ -120,7 +119,7 @@ class Shard:
         if self._pending and self._state is not None:
             pending, state, rows = self._pending, self._state, self._rows
             self._writer.submit(lambda: self.recorder.append(pending, state, rows, log_now=log_now), essential=True)
-            self._pending, self._saved = [], True
+            self._pending = []
         self._saved_at = time.monotonic()
 
     def close(self) -> None:
@@ -150,8 +149,7 @@ class Shard:
         epoch = self._epoch(result)
         self._pending.append(epoch)
         self.train_seconds += time.perf_counter() - start
-        pause = self._snapshot_seconds if self._saved else min(self._snapshot_seconds, FIRST_SECONDS)
-        due = time.monotonic() - self._saved_at >= pause
+        due = time.monotonic() - self._saved_at >= self._snapshot_seconds
         log_now = self.last_of_zoo and epoch.epoch == int(LAST_LOG * self.cohort.protocol.epochs)
         if due or log_now or sum(one.nbytes for one in self._pending) >= PENDING_BYTES:
             self.save(log_now=log_now)

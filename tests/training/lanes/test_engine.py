@@ -18,10 +18,12 @@ from weightzoo.errors import EngineError, LayoutError
 from weightzoo.members import Cohort
 from weightzoo.spec import OneCycle
 from weightzoo.training.evaluation import evaluate
+from weightzoo.training.initial import starting_state
 from weightzoo.training.lanes import LanesEngine
 from weightzoo.training.lanes import engine as engine_module
-from weightzoo.training.lanes.compile import host_target
-from weightzoo.training.lanes.groups import Group
+from weightzoo.training.lanes.compile import compile_network, host_target
+from weightzoo.training.lanes.groups import Group, Plan, Workspace
+from weightzoo.training.lanes.network import Recipe
 from weightzoo.training.protocol import PROBE_SIZE, EpochResult
 from weightzoo.training.reference import ReferenceEngine
 
@@ -230,3 +232,22 @@ def test_bad_input_is_refused_in_one_line(data: ImageData, cohort: Cohort, cache
     with pytest.raises(LayoutError):
         engine.train(TINY, cohort.select([0, 1]), data, resume=state)
     assert host_target().width in (4, 8, 16)
+
+
+def test_denormals_are_flushed_inside_and_kept_outside(cache: Path) -> None:
+    """A weight under 2**-126 counts as zero in the kernels; the mode of the thread that called them is as before."""
+    architecture = Architecture("line", (1, 1, 2), (Flatten(), Linear("fc", 2, 2)))
+    data = image_data(architecture, train=4, val=4, test=4)
+    cohort = make_cohort([{}], epochs=1, batch_size=4, optimizer="sgd", learning_rate=0.0)
+    tiny = np.float32(1e-39)
+    state = starting_state(architecture, cohort, None)
+    state.weights[0] = (tiny, 0, 0, 0, 0, 0)
+    compiled = compile_network(Recipe(architecture, "tanh", "sgd", False), host_target(), cache)
+    plan = Plan(cohort.protocol, "sgd", data)
+    group = Group(plan, compiled, cohort.members, slice(0, 1), host_target().width, state.weights, state.slots)
+    workspace = Workspace(compiled, group.width, architecture.layout.size, plan.samples)
+    tally = group.evaluate("test", workspace, lambda: False)
+    assert (tally.logits[:4] == 0).all()
+    assert tiny * np.float32(0.5) > 0
+    group.train_epoch(1, workspace, lambda: False)
+    assert tiny * np.float32(0.5) > 0

@@ -52,7 +52,7 @@ FULL = Effort(
     populations=(16, 64, 256, 1000),
     images=(1000, 5000, 20_000, 50_000),
     whole_members=256,
-    whole_epochs=10,
+    whole_epochs=50,  # as long as the published zoos were trained
 )
 QUICK = Effort(
     cases=((SMALL, 10), (SMALL, 128), (MEDIUM, 10)),

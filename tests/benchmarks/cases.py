@@ -13,7 +13,7 @@ from weightzoo.architectures.graph import Architecture
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds
 from weightzoo.spec import Constant
-from weightzoo.training.lanes.convolution import Geometry
+from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.stages import Affine, lower
 
 ARCHITECTURES = {

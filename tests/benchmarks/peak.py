@@ -10,7 +10,7 @@ from typing import Any
 from weightzoo.training.lanes.compile import host_target, link_code, machine_code
 from weightzoo.training.lanes.groups import aligned
 from weightzoo.training.lanes.language import ArrayType, Code, Program, fma
-from weightzoo.training.lanes.network import Emitted
+from weightzoo.training.lanes.program import Emitted
 
 CHAINS = 12  # independent sums: more than the latency times the throughput of any present multiply-adder
 ROUNDS = 1_000_000

@@ -19,7 +19,8 @@ from weightzoo.training.initial import starting_state
 from weightzoo.training.lanes.compile import Target, compile_network, host_target, link_code, machine_code
 from weightzoo.training.lanes.groups import Group, Plan, Workspace, aligned
 from weightzoo.training.lanes.language import Array, ArrayType, Code, Program, Value
-from weightzoo.training.lanes.network import Emitted, Recipe
+from weightzoo.training.lanes.network import Recipe
+from weightzoo.training.lanes.program import Emitted
 from weightzoo.training.protocol import EpochResult
 
 AVX2 = "x86-64-v3"

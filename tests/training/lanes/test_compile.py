@@ -14,7 +14,8 @@ from weightzoo.architectures.cnn import cnn_s
 from weightzoo.training.lanes import LanesEngine
 from weightzoo.training.lanes import compile as compile_module
 from weightzoo.training.lanes.compile import Target, cache_folder, compile_network, host_target, machine_code
-from weightzoo.training.lanes.network import Recipe, emit
+from weightzoo.training.lanes.network import Recipe
+from weightzoo.training.lanes.program import emit
 
 RECIPE = Recipe(TINY, "tanh", "adam", False)
 

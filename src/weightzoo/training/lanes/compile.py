@@ -18,7 +18,8 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from weightzoo.errors import EngineError
-from weightzoo.training.lanes.network import EVALUATE, TRAIN, Emitted, Recipe, emit
+from weightzoo.training.lanes.network import Recipe
+from weightzoo.training.lanes.program import EVALUATE, TRAIN, Emitted, emit
 
 WIDTHS = (4, 8, 16)
 _DIGEST = hashlib.sha256().digest_size
@@ -71,7 +72,7 @@ def unsupported_host() -> str | None:
 
 @dataclass(frozen=True)
 class Compiled:
-    """The two functions of a network (see `network`), and the vectors of working memory that each wants."""
+    """The two functions of a network (see `program`), and the vectors of working memory that each wants."""
 
     train: Callable[..., None]
     evaluate: Callable[..., None]

@@ -13,7 +13,7 @@ from weightzoo.datasets.images import ImageData
 from weightzoo.members import Member, Protocol
 from weightzoo.training.lanes.compile import Compiled
 from weightzoo.training.lanes.dropout import DRAWS, MEMBER_KEY, THRESHOLD
-from weightzoo.training.lanes.network import INVERSE_BATCH, MOMENTUM, VARIANCE
+from weightzoo.training.lanes.program import INVERSE_BATCH, MOMENTUM, VARIANCE
 from weightzoo.training.protocol import BETA2, PROBE_SIZE, SLOTS
 from weightzoo.training.schedule import step_factors
 

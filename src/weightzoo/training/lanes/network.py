@@ -1,8 +1,4 @@
-"""The whole program of a network: `train` runs minibatches of an epoch, `evaluate` measures without training.
-
-One sample at a time goes forward and back, so that all its activations stay in the cache; a minibatch's gradient is the
-sum in the order of its samples. Memory is handed in by the caller, everything `[..., lanes]`.
-"""
+"""One sample through a network, forward and back: the kernels of all stages and the working memory between them."""
 
 from __future__ import annotations
 
@@ -11,18 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightzoo.architectures.graph import Architecture
-from weightzoo.training.lanes import convolution, linear, pooling, samples
+from weightzoo.training.lanes import convolution, convolution_gradients, linear, pooling
 from weightzoo.training.lanes.choice import choice_type
-from weightzoo.training.lanes.convolution import Geometry
-from weightzoo.training.lanes.cross_entropy import Loss, add_compensated, cross_entropy
-from weightzoo.training.lanes.dropout import DRAWS, SCALE, Masks
+from weightzoo.training.lanes.cross_entropy import Loss
+from weightzoo.training.lanes.dropout import DRAWS, SCALE
+from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.language import Array, ArrayType, Code, Function, Program, Value
-from weightzoo.training.lanes.optimisers import Step, update
 from weightzoo.training.lanes.stages import Affine, Pool, Stage, bordered, lower
-from weightzoo.training.protocol import PROBE_SIZE
-
-MOMENTUM, VARIANCE, INVERSE_BATCH = 0, 1, 2  # columns of `shared`
-SUM = ArrayType((2,))  # a compensated sum and its correction
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class _Workspace:
         return block.part(start).viewed(array_type)
 
 
-class _Emitter:
+class Network:
     """One direction (training or evaluation) of a network."""
 
     def __init__(self, program: Program, recipe: Recipe, *, training: bool) -> None:
@@ -89,7 +80,7 @@ class _Emitter:
             output = ArrayType(stage.output)
             self.workspace.add(f"h{number}", stage.stored)
             if isinstance(stage.operation, Geometry):
-                scratch.append(stage.operation.scratch(self.program))
+                scratch.append(convolution.scratch_type(self.program, stage.operation))
             if self.training:
                 self.workspace.add(f"d{number}", output)
                 self.workspace.add(f"g{number}", output)
@@ -133,11 +124,11 @@ class _Emitter:
             if inner:
                 found["input"] = linear.input_gradient(self.program, f"input{number}", *sizes, derivative=derivative)
         elif isinstance(operation, Geometry):
-            found["weight"] = convolution.weight_gradient(self.program, f"weight{number}", operation, x)
+            found["weight"] = convolution_gradients.weight_gradient(self.program, f"weight{number}", operation, x)
             if inner:
                 if operation.is_spread:
-                    found["spread"] = convolution.spread_gradient(self.program, f"spread{number}", operation)
-                found["input"] = convolution.input_gradient(
+                    found["spread"] = convolution_gradients.spread_gradient(self.program, f"spread{number}", operation)
+                found["input"] = convolution_gradients.input_gradient(
                     self.program, f"input{number}", operation, derivative=derivative
                 )
         elif inner:
@@ -215,146 +206,3 @@ class _Emitter:
         derivative = self.stages[-1].pointwise.has_derivative(self.dropout)
         for i, gradient in enumerate(loss.gradient):
             g[i] = gradient * scale * d[i] if derivative else gradient * scale
-
-
-@dataclass(frozen=True)
-class Emitted:
-    """A program's LLVM IR, and how many vectors of working memory its functions want (zeroed before the first call)."""
-
-    text: str
-    train_workspace: int
-    evaluate_workspace: int
-
-
-def emit(recipe: Recipe, width: int, registers: int, triple: str) -> Emitted:
-    """The program of a recipe: functions `train` and `evaluate` with the parameters below, in their order."""
-    program = Program(width, registers, triple)
-    train = _emit_train(program, recipe)
-    evaluate = _emit_evaluate(program, recipe)
-    return Emitted(str(program.module), train.workspace.size, evaluate.workspace.size)
-
-
-def _train_parameters(recipe: Recipe) -> dict[str, Any]:
-    parameters = ArrayType((recipe.architecture.layout.size,))
-    return {
-        "images": samples.images_type(recipe.architecture.input_shape),  # float [N, C * H * W], shared
-        "labels": ArrayType((1,), "int", lanes=False),  # int [N], shared
-        "order": samples.ORDER,  # int [N], by lane: the sample at each position of the epoch
-        "weights": parameters,  # float [P], by lane, as all below
-        "first": parameters,
-        "second": parameters,
-        "gradients": parameters,  # scratch; holds the last minibatch's gradient afterwards
-        "rates": ArrayType((1,)),  # [steps]: see `optimisers.Step`
-        "decays": ArrayType((1,)),  # [steps] for adamw, else [1]
-        "shared": ArrayType((1, 3), lanes=False),  # [steps, 3], shared: momentum, variance, 1 / size of the minibatch
-        "draws": DRAWS,  # int [5]: a member's dropout key (2 words) and threshold, then scratch
-        "scale": SCALE,  # [1]
-        "loss": SUM,  # [2], added to: the sum over samples and its correction
-        "hits": ArrayType((1,), "int"),  # added to: right predictions
-        "work": ArrayType((1,)),
-        "first_step": "index",  # of the epoch, counted from 0
-        "last_step": "index",  # exclusive
-        "samples": "index",  # N
-        "batch": "index",
-        "first_visit": "index",  # the number of the epoch's first visit, for dropout
-    }
-
-
-TRAIN = tuple(_train_parameters(Recipe(Architecture("", (1, 1, 1), ()), "tanh", "sgd", False)))
-EVALUATE = ("images", "labels", "weights", "loss", "hits", "logits", "work", "start", "stop")
-
-
-def _emit_train(program: Program, recipe: Recipe) -> _Emitter:
-    net = _Emitter(program, recipe, training=True)
-    shape = recipe.architecture.input_shape
-    load_images = samples.load_images(program, "load_images", shape)
-    pad: Function | None = None
-    if padding := net.stages[0].padding:
-        target = bordered(shape, padding).interior(padding)
-        pad = samples.copy_bordered(program, "train_pad", shape, ArrayType(shape), target)
-
-    def sample(code: Code, a: Any, visit: Value, scale: Value) -> None:
-        image = net.workspace(a.work, "image")
-        following = (visit + 1 < a.samples).select(visit + 1, visit)
-        load_images(code, images=a.images, order=a.order, visit=visit, following=following, x=image)
-        if pad is not None:
-            padded = net.workspace(a.work, "padded image")
-            pad(code, source=image, target=padded)
-            image = padded
-        visited = a.order[visit]
-        label = code.assemble([a.labels[visited.lane(lane).to_index()] for lane in range(program.width)])
-        if recipe.dropout:
-            draws = net.workspace(a.work, "draws")
-            Masks(draws, a.scale).visit((a.first_visit + visit).to_int())
-        logits = net.forward(code, a.work, a.weights, image)
-        loss = cross_entropy(code, logits, label)
-        add_compensated(a.loss, loss.loss)
-        a.hits[0] = a.hits[0] + loss.hit
-        net.start_gradient(a.work, loss, scale)
-        net.backward(code, a.work, a.weights, a.gradients, image)
-
-    def body(code: Code, a: Any) -> None:
-        with code.flushing_denormals():
-            if recipe.dropout:  # next to the other working memory
-                draws, scale = net.workspace(a.work, "draws"), net.workspace(a.work, "scale")
-                for row in range(DRAWS.size):
-                    draws[row] = a.draws[row]
-                scale[0] = a.scale[0]
-            for t in code.range(a.first_step, a.last_step):
-                for i in code.range(a.gradients.type.size):
-                    a.gradients[i] = code.number(0.0)
-                start, end = t * a.batch, (t + 1) * a.batch
-                for visit in code.range(start, (end < a.samples).select(end, a.samples)):
-                    sample(code, a, visit, a.shared[t, INVERSE_BATCH])
-                decay = a.decays[t if recipe.optimizer == "adamw" else 0]
-                step = Step(a.rates[t], decay, a.shared[t, MOMENTUM].spread(), a.shared[t, VARIANCE].spread())
-                apply(code, a, step)
-
-    def apply(code: Code, a: Any, step: Step) -> None:
-        update(code, recipe.optimizer, step, a.weights, a.gradients, a.first, a.second)
-
-    program.function("train", _train_parameters(recipe), body, exported=True)
-    return net
-
-
-def _emit_evaluate(program: Program, recipe: Recipe) -> _Emitter:
-    net = _Emitter(program, recipe, training=False)
-    shape, classes = recipe.architecture.input_shape, recipe.architecture.classes
-    shared = ArrayType(shape, lanes=False)
-    pad: Function | None = None
-    padding = net.stages[0].padding
-    frame = ArrayType(bordered(shape, padding).shape, lanes=False)
-    if padding:
-        pad = samples.copy_bordered(program, "evaluate_pad", shape, shared, frame.interior(padding))
-
-    def body(code: Code, a: Any) -> None:
-        with code.flushing_denormals():
-            for n in code.range(a.start, a.stop):
-                image = a.images.part(n).viewed(shared)
-                if pad is not None:
-                    padded = net.workspace(a.work, "padded image").viewed(frame)
-                    pad(code, source=image, target=padded)
-                    image = padded
-                logits = net.forward(code, a.work, a.weights, image)
-                label = a.labels[n]
-                loss = cross_entropy(code, logits, label)
-                add_compensated(a.loss, loss.loss)
-                a.hits[label.to_index()] = a.hits[label.to_index()] + loss.hit
-                row = (n < PROBE_SIZE).select(n, PROBE_SIZE)  # the row behind the probes takes all other images
-                for number, logit in enumerate(logits):
-                    a.logits[row, number] = logit
-
-    parameters: dict[str, Any] = {
-        "images": samples.images_type(shape),  # float [N, C * H * W], shared
-        "labels": ArrayType((1,), "int", lanes=False),  # int [N], shared
-        "weights": ArrayType((recipe.architecture.layout.size,)),  # [P], by lane
-        "loss": SUM,  # [2], by lane, added to
-        "hits": ArrayType((classes,), "int"),  # [classes], by lane, added to
-        "logits": ArrayType((PROBE_SIZE + 1, classes)),  # by lane
-        "work": ArrayType((1,)),
-        "start": "index",
-        "stop": "index",
-    }
-    assert tuple(parameters) == EVALUATE
-    program.function("evaluate", parameters, body, exported=True)
-    return net

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropout, Flatten, Layer, Linear, MaxPool
 from weightzoo.training.lanes.activation import Pointwise
-from weightzoo.training.lanes.convolution import Geometry
+from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.language import ArrayType
 
 FUSED_POOL = 4  # the largest pooling window (a side) that is computed together with its convolution

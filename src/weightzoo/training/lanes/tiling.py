@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+L1_BYTES = 32 * 1024  # what a kernel may reuse of the first-level cache
+
 
 def block_size(total: int, limit: int) -> int:
     """The size of the blocks that `total` is cut into: a divisor if one is near `limit`, else as even as possible."""

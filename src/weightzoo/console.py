@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from weightzoo.errors import SpecError, WeightzooError
@@ -52,16 +52,15 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress(step: str, unit: str) -> Generator[Report]:
     """A bar for one step while the block runs; nothing where stderr is no terminal."""
+    fixed, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left", style="dim"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}", style="dim"),
+        TextColumn("{task.description}", table_column=fixed),
+        BarColumn(bar_width=14),
+        TaskProgressColumn(table_column=fixed),
+        _Rate(table_column=fixed),
+        TimeRemainingColumn(table_column=fixed),
+        TextColumn("left  {task.fields[what]}", style="dim", table_column=rest),
     )
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
         task = bar.add_task(step, total=None, unit=unit, what="")

@@ -132,6 +132,7 @@ def contest(case: Case, effort: Effort, cores: int, peak: Peak) -> list[dict[str
                 "ratio_to_reference": median / base,
                 "share_of_peak": median * multiply_adds(case.graph) / ceiling if name == "lanes" else None,
                 "peak_multiply_adds_per_second": ceiling,
+                "ratio_at_peak": ceiling / multiply_adds(case.graph) / base if name == "lanes" else None,
             }
         )
         say(f"  {name}: {median:,.0f} ({low:,.0f} - {high:,.0f}), {median / base:.1f} x")
@@ -200,14 +201,17 @@ def markdown(
         "that no pooling window has and without a gradient of the image; one term a window in the weight gradient of a "
         "pooled layer. Selecting that term, activations, pooling, loss, updates and loading are not counted.",
         "",
-        "| architecture | batch | contestant | thousand a second | ratio | share of peak |",
-        "|---|---|---|---|---|---|",
+        "`ratio at peak` is the ratio that these multiply-adds alone would give at the full peak.",
+        "",
+        "| architecture | batch | contestant | thousand a second | ratio | share of peak | ratio at peak |",
+        "|---|---|---|---|---|---|---|",
     ]
     for record in contests:
-        share = record["share_of_peak"]
+        share, limit = record["share_of_peak"], record["ratio_at_peak"]
         lines.append(
             f"| {record['architecture']} | {record['batch']} | {record['contestant']} | {thousands(record)} "
-            f"| {record['ratio_to_reference']:.1f} | {'' if share is None else f'{share:.0%}'} |"
+            f"| {record['ratio_to_reference']:.1f} | {'' if share is None else f'{share:.0%}'} "
+            f"| {'' if limit is None else f'{limit:.1f}'} |"
         )
     lines += [
         "",

@@ -209,7 +209,7 @@ def test_what_it_supports(cohort: Cohort) -> None:
     unknown = make_cohort([{}], activation="swoosh")
     assert "no activation 'swoosh'" in str(engine.supports(TINY, unknown, "cpu"))
     assert "no optimiser 'lion'" in str(engine.supports(TINY, make_cohort([{}], optimizer="lion"), "cpu"))
-    big = Architecture("big", (1, 32, 32), (Flatten(), Linear("fc", 1024, 300)))
+    big = Architecture("big", (1, 32, 32), (Flatten(), Linear("fc", 1024, 600)))
     assert "too many" in str(engine.supports(big, cohort, "cpu"))
     empty = Architecture("empty", (3, 4, 4), (MaxPool(4), Flatten()))
     assert "nothing to train" in str(engine.supports(empty, cohort, "cpu"))

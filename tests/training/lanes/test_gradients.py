@@ -20,7 +20,7 @@ from weightzoo.seeds import sample_order
 from weightzoo.training.initial import initial_weights
 from weightzoo.training.lanes.activation import ACTIVATIONS
 
-TOLERANCE = 1e-5  # of the greatest gradient of a parameter tensor
+TOLERANCE = 1e-5  # of the greatest gradient of a parameter tensor, or a tenth of the greatest of all
 
 
 def assert_gradients(
@@ -39,7 +39,8 @@ def assert_gradients(
         np.testing.assert_allclose(losses[row], loss, rtol=1e-5)
         for name in architecture.layout.names:
             span = architecture.layout.span(name)
-            scale = max(np.abs(expected[span]).max(), 1e-6 * np.abs(expected).max())
+            # A bias gradient may be a small rest of terms that cancel: it can't be more accurate than those.
+            scale = max(np.abs(expected[span]).max(), 0.1 * np.abs(expected).max(), 1e-9)
             error = np.abs(found[row, span] - expected[span]).max() / scale
             assert error < TOLERANCE, f"{name}: {error:.1e}"
 

@@ -15,7 +15,7 @@ import numpy as np
 from weightzoo.architectures.graph import Architecture
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort
-from weightzoo.training.initial import starting_state
+from weightzoo.training.initial import initial_weights, starting_state
 from weightzoo.training.lanes.compile import Target, compile_network, host_target, link_code, machine_code
 from weightzoo.training.lanes.groups import Group, Plan, Workspace, aligned
 from weightzoo.training.lanes.language import Array, ArrayType, Code, Program, Value
@@ -36,8 +36,19 @@ def has_avx2() -> bool:
     return bool(llvm.get_host_cpu_features().get("avx2"))
 
 
+def random_weights(architecture: Architecture, cohort: Cohort) -> np.ndarray:
+    """Fresh weights with noise on them, so that no two are equal, biases included: float32 `[M, P]`."""
+    fresh = initial_weights(architecture, cohort.members)
+    return fresh + np.random.default_rng(8).normal(0, 0.05, fresh.shape).astype(np.float32)
+
+
 def first_gradients(
-    architecture: Architecture, cohort: Cohort, data: ImageData, cache: Path, target: Target | None = None
+    architecture: Architecture,
+    cohort: Cohort,
+    weights: np.ndarray,
+    data: ImageData,
+    cache: Path,
+    target: Target | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients float32 `[M, P]` and mean losses `[M]` of the first minibatch, which has all images."""
     target = target or host_target()
@@ -48,7 +59,7 @@ def first_gradients(
     plan = Plan(cohort.protocol, cohort.optimizer, data)
     state = starting_state(architecture, cohort, None)
     rows = slice(0, len(cohort))
-    group = Group(plan, compiled, cohort.members, rows, target.width, state.weights, state.slots)
+    group = Group(plan, compiled, cohort.members, rows, target.width, weights, state.slots)
     workspace = Workspace(compiled, target.width, architecture.layout.size, plan.samples)
     tally = group.train_epoch(1, workspace, lambda: False)
     return workspace.gradients[:, rows].T.copy(), tally.mean_loss(plan.samples)[rows]

@@ -7,7 +7,8 @@ import pytest
 
 from tests.training.lanes.helpers import apply_elementwise
 from weightzoo import seeds
-from weightzoo.training.lanes.dropout import draw32
+from weightzoo.training.lanes.dropout import draw32, is_kept
+from weightzoo.training.lanes.language import Value
 
 
 def test_draws_are_those_of_the_seeds_module() -> None:
@@ -15,6 +16,18 @@ def test_draws_are_those_of_the_seeds_module() -> None:
     words[:, :4] = np.array([0, 1, 2**31, 2**32 - 1], np.uint32)
     (found,) = apply_elementwise(draw32, *words.view(np.int32), kind="int")
     np.testing.assert_array_equal(found.view(np.uint32), seeds.draw32(*words))
+
+
+def test_the_threshold_itself_is_kept() -> None:
+    threshold = int(0.3 * 2**31)
+    bits = np.array([2 * threshold - 1, 2 * threshold, 2 * threshold + 1, 0, 2**32 - 1, 2**31], np.uint32)
+
+    def kept(drawn: Value, limit: Value) -> Value:
+        return is_kept(drawn, limit).select(drawn.code.integer(1), 0)
+
+    (found,) = apply_elementwise(kept, bits.view(np.int32), np.full(6, threshold, np.int32), kind="int")
+    assert found.tolist() == [0, 1, 1, 0, 1, 1]
+    assert found.tolist() == ((bits >> 1) >= threshold).astype(int).tolist()
 
 
 VISITS, UNITS = np.arange(4000), np.arange(500)

@@ -66,6 +66,15 @@ def test_metrics_are_those_of_the_reference(data: ImageData, cohort: Cohort, res
     np.testing.assert_array_equal(first.metrics.train_accuracy[rows], reference[0].metrics.train_accuracy)
 
 
+def test_probe_of_a_small_test_split(cache: Path) -> None:
+    data = image_data(test=12)
+    cohort = make_cohort([{}, {"seed": 5}], epochs=0)
+    (ours,) = LanesEngine(1, cache=cache).train(TINY, cohort, data)
+    (theirs,) = ReferenceEngine().train(TINY, cohort, data)
+    assert ours.metrics.probe_logits.shape == theirs.metrics.probe_logits.shape == (2, 12, 4)
+    np.testing.assert_allclose(ours.metrics.probe_logits, theirs.metrics.probe_logits, atol=2e-3)
+
+
 def test_evaluation_is_that_of_the_weights_handed_out(data: ImageData, results: list[EpochResult]) -> None:
     last = results[-1]
     expected = evaluate(TINY, "gelu", last.state.weights, data.inputs["test"], data.labels["test"], keep_logits=True)

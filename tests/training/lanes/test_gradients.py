@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from tests.strategies import architectures
 from tests.training import oracle
 from tests.training.helpers import image_data, make_cohort
-from tests.training.lanes.helpers import avx2_target, first_gradients, has_avx2
+from tests.training.lanes.helpers import avx2_target, first_gradients, has_avx2, random_weights
 from weightzoo.architectures import Architecture
 from weightzoo.architectures.cnn import cnn_m, cnn_s
 from weightzoo.architectures.graph import Activation, Conv, Dropout, Flatten, Linear, MaxPool
 from weightzoo.seeds import sample_order
-from weightzoo.training.initial import initial_weights
 from weightzoo.training.lanes.activation import ACTIVATIONS
 
 TOLERANCE = 1e-5  # of the greatest gradient of a parameter tensor, or a tenth of the greatest of all
@@ -29,11 +28,12 @@ def assert_gradients(
     data = image_data(architecture, train=images, val=3, test=3)
     members = [{"dropout": rate} for rate in rates]
     cohort = make_cohort(members, batch_size=images, epochs=1, activation=activation, optimizer="sgd")
-    found, losses = first_gradients(architecture, cohort, data, cache)
+    start = random_weights(architecture, cohort)
+    found, losses = first_gradients(architecture, cohort, start, data, cache)
     order_free = np.arange(images)
     for row, member in enumerate(cohort.members):
         order = sample_order(member.seeds.order, 1, images)
-        weights = initial_weights(architecture, [member])[0].astype(np.float64)
+        weights = start[row].astype(np.float64)
         x, y = data.inputs["train"][order], data.labels["train"][order]
         expected, loss, _ = oracle.gradient(architecture, member, weights, x, y, order_free)
         np.testing.assert_allclose(losses[row], loss, rtol=1e-5)
@@ -98,6 +98,7 @@ def test_random_graphs(architecture: Architecture, activation: str, cache: Path)
 def test_random_graphs_give_the_same_bits_with_other_instructions(architecture: Architecture, cache: Path) -> None:
     data = image_data(architecture, train=4, val=3, test=3)
     cohort = make_cohort([{"dropout": 0.0}, {"dropout": 0.5}], batch_size=4, epochs=1)
-    native, _ = first_gradients(architecture, cohort, data, cache)
-    other, _ = first_gradients(architecture, cohort, data, cache, avx2_target())
+    weights = random_weights(architecture, cohort)
+    native, _ = first_gradients(architecture, cohort, weights, data, cache)
+    other, _ = first_gradients(architecture, cohort, weights, data, cache, avx2_target())
     assert native.tobytes() == other.tobytes()

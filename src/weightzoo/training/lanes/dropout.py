@@ -26,6 +26,11 @@ def draw32(key0: Value, key1: Value, counter: Value) -> Value:
     return x ^ (x >> 16)
 
 
+def is_kept(bits: Value, threshold: Value) -> Value:
+    """The condition that the upper 31 of a unit's 32 random bits are at least the threshold."""
+    return (bits >> 1) >= threshold
+
+
 class Masks:
     """The masks of one visit of a sample: `draws` int `[5]`, `scale` float `[1]` (1 / (1 - rate)), both by lane."""
 
@@ -42,4 +47,4 @@ class Masks:
     def factor(self, unit: Value) -> Value:
         """What a unit (index, shared) is multiplied by: 0 or the scale."""
         bits = draw32(self.draws[VISIT_KEY], self.draws[VISIT_KEY + 1], unit.to_int().spread())
-        return (bits >> 1 >= self.draws[THRESHOLD]).select(self.scale[0], 0.0)
+        return is_kept(bits, self.draws[THRESHOLD]).select(self.scale[0], 0.0)

@@ -159,6 +159,7 @@ class _Run:
         self._groups = groups
         self._parameters = architecture.layout.size
         self._classes = data.classes
+        self._probes = min(PROBE_SIZE, data.size("test"))
         self._members = members
         self._last = last
         self._next = [first] * len(groups)  # the epoch that each group has to do
@@ -262,7 +263,7 @@ class _Run:
             test_accuracy=floats(),
             val_class_accuracy=floats(self._classes),
             test_class_accuracy=floats(self._classes),
-            probe_logits=np.empty((self._members, PROBE_SIZE, self._classes), np.float16),
+            probe_logits=np.empty((self._members, self._probes, self._classes), np.float16),
         )
         return EpochResult(state, metrics, 0.0)
 
@@ -299,7 +300,8 @@ def _record(result: EpochResult, group: Group, trained: Tally, val: Tally, test:
     metrics.test_accuracy[rows] = accuracies(test, "test")
     metrics.test_class_accuracy[rows] = class_accuracies(test, "test")
     with np.errstate(over="ignore", invalid="ignore"):  # a diverging model's logits may pass float16's 65,504
-        logits = test.logits[:PROBE_SIZE, :, :size].transpose(2, 0, 1).astype(np.float16)
+        probes = metrics.probe_logits.shape[1]
+        logits = test.logits[:probes, :, :size].transpose(2, 0, 1).astype(np.float16)
     logits[np.isnan(logits)] = np.float16(np.nan)
     metrics.probe_logits[rows] = logits
 

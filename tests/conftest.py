@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def make_project(parent: Path, *, epochs: int, images: int) -> Path:
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
     (folder / "params.yaml").write_text(PARAMS.format(epochs=epochs, images=images))
     return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit all that is in a project folder, which becomes a git repository with an author of its own."""
+    identity = (["config", "user.name", "Test"], ["config", "user.email", "test@example.org"])
+    for command in (["init", "-q"], *identity, ["add", "."], ["commit", "-q", "-m", message]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
 
 
 @pytest.fixture(scope="session")

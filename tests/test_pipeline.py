@@ -19,7 +19,7 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import make_project
+from tests.conftest import commit, make_project
 from weightzoo.zoo import Zoo
 
 ROOT = Path(__file__).parent.parent
@@ -83,12 +83,6 @@ def dvc(*arguments: str, cwd: Path) -> str:
     )
     assert done.returncode == 0, f"dvc {' '.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
-
-
-def commit(folder: Path, message: str) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run(["git", "add", "."], cwd=folder, check=True)
-    subprocess.run(["git", "commit", "-q", "-m", message], cwd=folder, check=True)
 
 
 def zoo_bytes(folder: Path, zoo: str) -> dict[str, str]:

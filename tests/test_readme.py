@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import commit, make_project
+
 ROOT = Path(__file__).parent.parent
 VENV = Path(sys.prefix)
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -31,10 +33,8 @@ def prepared(script: str) -> str:
 
 @pytest.fixture(scope="module")
 def readme_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.conftest import make_project
-
     folder = make_project(tmp_path_factory.mktemp("readme"), epochs=50, images=60)
-    subprocess.run("git init -q && git add . && git commit -qm start", shell=True, cwd=folder, check=True)
+    commit(folder, "start")
     return folder
 
 

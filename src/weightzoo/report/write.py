@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +28,18 @@ if TYPE_CHECKING:
 
 PAGE, METRICS, FIGURES, PLOTS = "index.html", "metrics.json", "figures", "plots"
 _IGNORED = ".gitignore"  # DVC puts one beside its outs; it stays
+_STEPS = 7  # findings, at most five figures, the page
 _SPREAD = ("mean", "std", "min", "q05", "q25", "median", "q75", "q95", "max")
 _SUMMARISED = {metric: _SPREAD if metric == "test_accuracy" else ("mean", "median") for metric in analysis.METRICS}
 
 
-def write_report(zoo: Zoo, folder: Path | str) -> Path:
+def write_report(zoo: Zoo, folder: Path | str, *, on_progress: Callable[[int, int, str], None] | None = None) -> Path:
     """Write the report of a zoo into `folder`, in place of a former one, and return the path of its page.
 
     Files: `index.html`, which needs no other; `figures/*.png`; `plots/*.csv`, the same figures' data for
     `dvc plots show`; `metrics.json` for `dvc metrics show`. They depend on the zoo alone, not on its provenance: the
-    same zoo gives the same bytes. A failure leaves a former report as it was.
+    same zoo gives the same bytes. A failure leaves a former report as it was. `on_progress` is told how many steps of
+    how many are done, and which comes next.
 
     Raises:
         FormatError: `folder` holds something other than a report, or the zoo is corrupt.
@@ -44,6 +47,8 @@ def write_report(zoo: Zoo, folder: Path | str) -> Path:
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100  (a link stays a link)
     _refuse_foreign(folder)
+    tell = on_progress or (lambda done, total, what: None)
+    tell(0, _STEPS, "findings")
     findings = Findings(zoo)
     drawn = _charts(findings)
     with replaced_folder(folder) as partial:
@@ -51,11 +56,13 @@ def write_report(zoo: Zoo, folder: Path | str) -> Path:
             (partial / _IGNORED).write_bytes((folder / _IGNORED).read_bytes())
         (partial / FIGURES).mkdir()
         (partial / PLOTS).mkdir()
-        for chart in drawn:
+        for done, chart in enumerate(drawn, start=1):
+            tell(done, _STEPS, chart.title.lower())
             png = panels_png(f"{zoo.name}: {chart.title}", [(p.title, p.draw) for p in chart.panels], chart.height)
             (partial / FIGURES / f"{chart.name}.png").write_bytes(png)
         for name, table in _plots(findings).items():
             table.to_csv(partial / PLOTS / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
+        tell(_STEPS - 1, _STEPS, "page")
         (partial / METRICS).write_text(json.dumps(_metrics(findings), indent=2) + "\n", encoding="utf-8")
         (partial / PAGE).write_text(render(findings, drawn), encoding="utf-8", newline="\n")
     return folder / PAGE

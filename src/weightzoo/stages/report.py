@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weightzoo.console import say
+from weightzoo.console import progress, say
 from weightzoo.report import write_report
 from weightzoo.workspace import Workspace
 from weightzoo.zoo import Zoo
@@ -15,5 +15,6 @@ def report(zoo: str, workspace: Workspace) -> None:
         MissingError: the zoo has not been assembled.
         FormatError: it is truncated or corrupt.
     """
-    page = write_report(Zoo.open(workspace.zoo(zoo)), workspace.report(zoo))
+    with progress(f"report {zoo}", unit="steps") as so_far:
+        page = write_report(Zoo.open(workspace.zoo(zoo)), workspace.report(zoo), on_progress=so_far)
     say(f"report    {zoo}: {page}")

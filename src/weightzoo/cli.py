@@ -122,7 +122,8 @@ def query(
     """List the runs that fulfil a condition: and, or, not, == != < <= > >=, in, parentheses."""
     from weightzoo.registry import Registry
 
-    found = Registry().query(text).frame()
+    with console.progress("query", unit="runs"):
+        found = Registry().query(text).frame()
     if columns is not None:
         wanted = [name.strip() for name in columns.split(",")]
         unknown = [name for name in wanted if name not in found.columns]

@@ -19,6 +19,7 @@ from weightzoo.zoo import format as fmt
 from weightzoo.zoo.write import stored_file
 
 Severity = Literal["ok", "note", "warning", "error"]
+_CHECKS = ("files", "tables", "weights", "duplicates", "splits", "accuracy")
 _MODELS_AT_ONCE = 32
 _SHOWN = 5  # examples in a message
 
@@ -41,7 +42,13 @@ class Finding:
         return f"{self.severity:<8}{self.check:<12}{self.message}"
 
 
-def verify_zoo(path: Path | str, *, data: ImageData | None = None, sample: int = 10) -> list[Finding]:
+def verify_zoo(
+    path: Path | str,
+    *,
+    data: ImageData | None = None,
+    sample: int = 10,
+    on_progress: Callable[[int, int, str], None] | None = None,
+) -> list[Finding]:
     """Check a packed zoo; with its image data set, two epochs of each of `sample` models are evaluated again.
 
     - files: each has its recorded size and hash
@@ -52,7 +59,8 @@ def verify_zoo(path: Path | str, *, data: ImageData | None = None, sample: int =
     - accuracy: losses, accuracies and probe outputs come out again, in PyTorch
 
     Every check gives at least one finding. If files are damaged or tables contradict each other, the checks behind are
-    not made: nothing could be concluded from them.
+    not made: nothing could be concluded from them. `on_progress` is told how many checks of how many are done, and
+    which comes next.
 
     Raises:
         MissingError: there is no zoo at `path`.
@@ -64,22 +72,33 @@ def verify_zoo(path: Path | str, *, data: ImageData | None = None, sample: int =
         zoo = Zoo.open(path)
     except (FormatError, MissingError) as error:
         return [Finding("error", "files", str(error))]
+
+    def tell(check: str) -> None:
+        if on_progress is not None:
+            on_progress(_CHECKS.index(check), len(_CHECKS), check)
+
+    tell("files")
     findings = _made("files", lambda: _files(zoo), f"{len(zoo.files)} files have their recorded hashes")
     if findings[0].severity == "error":
         return findings
+    tell("tables")
     findings += _made(
         "tables", lambda: _tables(zoo), f"{len(zoo):,} models and all their epochs, without contradiction"
     )
     if findings[-1].severity == "error":
         return findings
+    tell("weights")
     findings += _made("weights", lambda: _weights(zoo), f"{zoo.counts['states']:,} states, finite up to divergence")
+    tell("duplicates")
     findings += _made("duplicates", lambda: _duplicates(zoo), "no two models have the same final weights")
+    tell("splits")
     findings += _made("splits", lambda: _splits(zoo), "no configuration group is in two splits")
     if data is None:
         return [*findings, Finding("note", "accuracy", "not measured again, since the data set is not at hand")]
     if data.content_hash != zoo.dataset_info.hash:
         message = f"the data set at hand has hash {data.content_hash}, the zoo was trained on {zoo.dataset_info.hash}"
         return [*findings, Finding("error", "accuracy", message)]
+    tell("accuracy")
     chosen = seeds.permutation(0, "verify", size=len(zoo))[:sample].tolist()
     summary = f"measured again on {len(chosen)} models, as recorded"
     return findings + _made("accuracy", lambda: _accuracy(zoo, data, chosen), summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from weightzoo.console import progress
 from weightzoo.datasets import ImageData
 from weightzoo.errors import MissingError
 from weightzoo.verify import Finding, verify_zoo
@@ -21,7 +22,8 @@ def verify(zoo: str, workspace: Workspace, *, sample: int) -> list[Finding]:
         data = ImageData.load(workspace.data(folder.name))
     except MissingError:
         data = None
-    return verify_zoo(folder, data=data, sample=sample)
+    with progress(f"verify {folder.name}", unit="checks") as report:
+        return verify_zoo(folder, data=data, sample=sample, on_progress=report)
 
 
 def packed_zoo(zoo: str, workspace: Workspace) -> Path:

@@ -13,6 +13,7 @@ from weightzoo.architectures.graph import Architecture
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds
 from weightzoo.spec import Constant
+from weightzoo.training.lanes import winograd
 from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.stages import Affine, lower
 
@@ -64,8 +65,9 @@ def random_images(graph: Architecture, sizes: dict[str, int]) -> ImageData:
 def multiply_adds(graph: Architecture) -> int:
     """What the lanes engine executes to train one model on one sample; updates and activations are not counted.
 
-    Forward and input gradient are dense, but conv outputs that no pooling window has are left out, and so is the
-    gradient of the image. The weight gradient of a pooled layer has one term a window.
+    Forward and input gradient are dense, or take 16 for a window and pair of channels by Winograd's method; conv outputs
+    that no pooling window has are left out, and so is the gradient of the image. The weight gradient of a pooled layer has
+    one term a window.
     """
     total = 0
     for number, stage in enumerate(lower(graph)):
@@ -74,9 +76,9 @@ def multiply_adds(graph: Architecture) -> int:
             size = operation.inputs * operation.outputs
             total += size * (3 if number else 2)
         elif isinstance(operation, Geometry):
-            taps = operation.in_channels * operation.kernel**2
-            windows = math.prod(operation.output)
-            total += taps * windows * (operation.pool**2 * (2 if number else 1) + 1)
+            windows, channels, taps = math.prod(operation.output), operation.in_channels, operation.kernel**2
+            window = winograd.POINTS if winograd.fits(operation) else taps * operation.pool**2
+            total += windows * channels * (window * (2 if number else 1) + taps)
     return total
 
 

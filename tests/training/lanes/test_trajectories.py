@@ -9,7 +9,7 @@ import pytest
 
 from tests.training import oracle
 from tests.training.helpers import TINY, image_data, make_cohort
-from weightzoo.architectures.cnn import cnn_s
+from weightzoo.architectures.cnn import cnn_m, cnn_s
 from weightzoo.architectures.graph import Architecture
 from weightzoo.spec import Constant, Cosine, OneCycle, Schedule, StepDecay
 from weightzoo.training.lanes import LanesEngine
@@ -27,6 +27,7 @@ MEMBERS = (
     ("architecture", "optimizer", "activation", "schedule"),
     [
         (cnn_s(1, 10), "adam", "tanh", Constant()),
+        (cnn_m(3, 10), "sgd", "tanh", Cosine(kind="cosine")),
         (TINY, "adam", "gelu", OneCycle(kind="one_cycle")),
         (TINY, "adamw", "silu", Cosine(kind="cosine", end=0.1)),
         (TINY, "adamw", "sigmoid", OneCycle(kind="one_cycle")),

@@ -10,6 +10,7 @@ Each sum runs over its indices in the written order, starting from the bias, wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from weightzoo.training.lanes.activation import Pointwise
@@ -41,6 +42,24 @@ def scratch_type(program: Program, geometry: Geometry) -> ArrayType:
     return ArrayType((geometry.out_height, geometry.out_width, tile.outputs * geometry.pool**2))
 
 
+def window_end(
+    geometry: Geometry, pointwise: Pointwise, activation: str, *, training: bool, dropout: bool
+) -> Callable[[Code, Any, tuple[Value, Value, Value], list[list[Value]]], None]:
+    """`finish(code, a, (o, y, x), outputs)`: what pools the conv outputs of a window and goes on to `a.h`."""
+
+    def finish(code: Code, a: Any, index: tuple[Value, Value, Value], window: list[list[Value]]) -> None:
+        best, choice = choose(code, window)
+        if training:
+            store(a.choice, index, choice)
+        unit = (index[0] * geometry.out_height + index[1]) * geometry.out_width + index[2]
+        masks = Masks(a.draws, a.scale) if dropout else None
+        a.h[index], derivative = pointwise.apply(best, unit, activation, masks)
+        if training and derivative is not None:
+            a.d[index] = derivative
+
+    return finish
+
+
 def forward(
     program: Program,
     name: str,
@@ -56,16 +75,7 @@ def forward(
     """Emit `h = pointwise(pooled)`; in training also its derivative `d` and `choice`."""
     k, s, pool = geometry.kernel, geometry.stride, geometry.pool
     tile_size = _Tile(geometry, program)
-
-    def finish(code: Code, a: Any, index: tuple[Value, Value, Value], window: list[list[Value]]) -> None:
-        best, choice = choose(code, window)
-        if training:
-            store(a.choice, index, choice)
-        unit = (index[0] * geometry.out_height + index[1]) * geometry.out_width + index[2]
-        masks = Masks(a.draws, a.scale) if dropout else None
-        a.h[index], derivative = pointwise.apply(best, unit, activation, masks)
-        if training and derivative is not None:
-            a.d[index] = derivative
+    finish = window_end(geometry, pointwise, activation, training=training, dropout=dropout)
 
     def tile(code: Code, a: Any, o: Value, y: Value, x: Value, outputs: int, columns: int, c0: int, c1: int) -> None:
         places = [(i, j) for i in range(pool) for j in range(pool * columns)]

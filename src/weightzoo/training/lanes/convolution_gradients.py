@@ -22,9 +22,11 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
     """
     k, s, pool = geometry.kernel, geometry.stride, geometry.pool
     limit = program.registers * 5 // 8
-    outputs = block_size(geometry.out_channels, limit // k**2) if pool == 1 else 1
+    outputs, inputs = 1, 1  # each has a patch of its own, and several don't stay in registers
+    if pool == 1:
+        outputs = block_size(geometry.out_channels, limit // k**2)
+        inputs = block_size(geometry.in_channels, limit // (k**2 * outputs))
     rows = block_size(k, limit // (k * outputs))
-    inputs = block_size(geometry.in_channels, limit // (k**2 * outputs))
     line = inputs * geometry.padded[2] * program.width * 4  # bytes of a row of the input channels of a tile
     heights = block_size(geometry.out_height, (L1_BYTES // line - k) // (pool * s))
 

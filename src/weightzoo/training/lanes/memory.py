@@ -126,3 +126,22 @@ class Array:
         """As many consecutive numbers of a shared array as there are lanes, from `index` on: one into each lane."""
         vector = ir.VectorType(FLOAT if self.type.kind == "float" else INT, self.code.width)
         return Value(self.code, self.code.builder.load(self._address(index), typ=vector, align=4))
+
+
+class Workspace:
+    """Deals out parts of one block of memory; `size` is what the block must have, in vectors."""
+
+    def __init__(self, width: int) -> None:
+        self.size = 0
+        self._width = width
+        self._parts: dict[str, tuple[int, ArrayType]] = {}
+
+    def add(self, name: str, array_type: ArrayType) -> None:
+        """Set a part aside."""
+        self._parts[name] = (self.size, array_type)
+        self.size += array_type.vectors(self._width)
+
+    def __call__(self, block: Array, name: str) -> Array:
+        """A part of the block."""
+        start, array_type = self._parts[name]
+        return block.part(start).viewed(array_type)

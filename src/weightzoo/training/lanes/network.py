@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from weightzoo.architectures.graph import Architecture
-from weightzoo.training.lanes import convolution, convolution_gradients, linear, pooling
+from weightzoo.training.lanes import convolution, convolution_gradients, linear, pooling, winograd
 from weightzoo.training.lanes.choice import choice_type
 from weightzoo.training.lanes.cross_entropy import Loss
 from weightzoo.training.lanes.dropout import DRAWS, SCALE
 from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.language import Array, ArrayType, Code, Function, Program, Value
+from weightzoo.training.lanes.memory import Workspace
 from weightzoo.training.lanes.stages import Affine, Pool, Stage, bordered, lower
 
 
@@ -26,23 +27,6 @@ class Recipe:
     dropout: bool
 
 
-class _Workspace:
-    """Deals out parts of one block of memory."""
-
-    def __init__(self, width: int) -> None:
-        self.size = 0
-        self._width = width
-        self._parts: dict[str, tuple[int, ArrayType]] = {}
-
-    def add(self, name: str, array_type: ArrayType) -> None:
-        self._parts[name] = (self.size, array_type)
-        self.size += array_type.vectors(self._width)
-
-    def __call__(self, block: Array, name: str) -> Array:
-        start, array_type = self._parts[name]
-        return block.part(start).viewed(array_type)
-
-
 class Network:
     """One direction (training or evaluation) of a network."""
 
@@ -53,7 +37,12 @@ class Network:
         self.dropout = training and recipe.dropout
         self.stages = lower(recipe.architecture)
         self.prefix = "train" if training else "evaluate"
-        self.workspace = _Workspace(program.width)
+        self.workspace = Workspace(program.width)
+        self.transforms = {
+            number: winograd.transform_weight(program, f"{self.prefix}_transform{number}", stage.operation)
+            for number, stage in enumerate(self.stages)
+            if isinstance(stage.operation, Geometry) and winograd.fits(stage.operation)
+        }
         self.forwards = [self._forward(number, stage) for number, stage in enumerate(self.stages)]
         self.backwards = [self._backward(number, stage) for number, stage in enumerate(self.stages)] if training else []
         self._lay_out()
@@ -80,7 +69,11 @@ class Network:
             output = ArrayType(stage.output)
             self.workspace.add(f"h{number}", stage.stored)
             if isinstance(stage.operation, Geometry):
-                scratch.append(convolution.scratch_type(self.program, stage.operation))
+                if number in self.transforms:
+                    self.workspace.add(f"u{number}", winograd.transformed_weight(stage.operation))
+                    scratch.append(ArrayType((winograd.scratch(self.program, stage.operation).size,)))
+                else:
+                    scratch.append(convolution.scratch_type(self.program, stage.operation))
             if self.training:
                 self.workspace.add(f"d{number}", output)
                 self.workspace.add(f"g{number}", output)
@@ -110,7 +103,8 @@ class Network:
             return pooling.forward(
                 self.program, name, stage.input, operation.size, x, output, stage.pointwise, act, **mode
             )
-        return convolution.forward(self.program, name, operation, x, output, stage.pointwise, act, **mode)
+        forward = winograd.forward if number in self.transforms else convolution.forward
+        return forward(self.program, name, operation, x, output, stage.pointwise, act, **mode)
 
     def _backward(self, number: int, stage: Stage) -> dict[str, Function]:
         """The functions that lead back through a stage: to its weights, and to its input if any weights come before."""
@@ -125,7 +119,11 @@ class Network:
                 found["input"] = linear.input_gradient(self.program, f"input{number}", *sizes, derivative=derivative)
         elif isinstance(operation, Geometry):
             found["weight"] = convolution_gradients.weight_gradient(self.program, f"weight{number}", operation, x)
-            if inner:
+            if inner and number in self.transforms:
+                found["input"] = winograd.input_gradient(
+                    self.program, f"input{number}", operation, derivative=derivative
+                )
+            elif inner:
                 if operation.is_spread:
                     found["spread"] = convolution_gradients.spread_gradient(self.program, f"spread{number}", operation)
                 found["input"] = convolution_gradients.input_gradient(
@@ -148,6 +146,12 @@ class Network:
         bias = block.part(stage.start + weight.size).viewed(ArrayType((weight.shape[0],)))
         return part, bias
 
+    def prepare(self, code: Code, work: Array, weights: Array) -> None:
+        """Call what depends on the weights alone; to be done before `forward` and whenever they have changed."""
+        for number, kernel in self.transforms.items():
+            w, _ = self._weights(weights, self.stages[number])
+            kernel(code, w=w, u=self.workspace(work, f"u{number}"))
+
     def forward(self, code: Code, work: Array, weights: Array, image: Array) -> list[Value]:
         """Call the forward kernels on an image; the logits."""
         at = self.workspace
@@ -167,6 +171,9 @@ class Network:
                 arguments["choice"] = nowhere or at(work, f"choice{number}")
             if isinstance(stage.operation, Geometry):
                 arguments["scratch"] = at(work, "scratch")
+            if number in self.transforms:
+                arguments["u"] = at(work, f"u{number}")
+                del arguments["w"]
             kernel(code, **arguments)
         last = at(work, f"h{len(self.stages) - 1}")
         classes = self.recipe.architecture.classes
@@ -191,6 +198,9 @@ class Network:
                 kernels["input"](code, g=g, w=self._weights(weights, stage)[0], **out)
             elif isinstance(stage.operation, Pool):
                 kernels["input"](code, g=g, **choice, **out)
+            elif number in self.transforms:
+                u, scratch = at(work, f"u{number}"), at(work, "scratch")
+                kernels["input"](code, g=g, u=u, scratch=scratch, **choice, **out)
             else:
                 spread = g
                 if "spread" in kernels:

@@ -109,6 +109,7 @@ def _emit_train(program: Program, recipe: Recipe) -> Network:
             for t in code.range(a.first_step, a.last_step):
                 for i in code.range(a.gradients.type.size):
                     a.gradients[i] = code.number(0.0)
+                net.prepare(code, a.work, a.weights)
                 start, end = t * a.batch, (t + 1) * a.batch
                 for visit in code.range(start, (end < a.samples).select(end, a.samples)):
                     sample(code, a, visit, a.shared[t, INVERSE_BATCH])
@@ -137,6 +138,7 @@ def _emit_evaluate(program: Program, recipe: Recipe) -> Network:
 
     def body(code: Code, a: Any) -> None:
         with code.flushing_denormals():
+            net.prepare(code, a.work, a.weights)
             for n in code.range(a.start, a.stop):
                 image = a.images.part(n).viewed(shared)
                 if pad is not None:

@@ -1,0 +1,81 @@
+"""Convolutions by Winograd's method: padded or not, behind other layers or on the image, in training and evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.helpers import image_data, make_cohort
+from tests.training.lanes.helpers import avx2_target, first_gradients, has_avx2, random_weights
+from tests.training.lanes.test_gradients import assert_gradients
+from weightzoo.architectures.cnn import cnn_m
+from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropout, Flatten, Layer, Linear, MaxPool
+from weightzoo.training.lanes import LanesEngine
+from weightzoo.training.lanes.geometry import Geometry
+from weightzoo.training.lanes.stages import lower
+from weightzoo.training.lanes.winograd import fits
+from weightzoo.training.reference import ReferenceEngine
+
+
+def graph(input_shape: tuple[int, int, int], *layers: Layer) -> Architecture:
+    front = Architecture("front", input_shape, layers)
+    features = int(np.prod(front.shapes[-1]))
+    return Architecture("tiles", input_shape, (*layers, Flatten(), Linear("out", features, 3)))
+
+
+GRAPHS = {
+    "odd sizes, a row of windows left over": graph(
+        (2, 17, 15), Conv("a", 2, 9, kernel=3), Activation(), Conv("b", 9, 11, kernel=3), MaxPool(2), Activation()
+    ),
+    "padding": graph(
+        (1, 9, 12), Conv("a", 1, 10, 3), MaxPool(2), Dropout(), Conv("b", 10, 8, 3, padding=1), MaxPool(2), Dropout()
+    ),
+    "padding wider than needed, no activation before": graph(
+        (1, 8, 7), Conv("a", 1, 8, kernel=2), Conv("b", 8, 9, kernel=3, padding=2), MaxPool(2), Activation()
+    ),
+    "two in a row": graph(
+        (1, 17, 17), Conv("a", 1, 12, 2), Activation(), Conv("b", 12, 12, 3), MaxPool(2), Activation(),
+        Conv("c", 12, 9, 3), MaxPool(2), Activation(),
+    ),
+    "on the image": graph((9, 10, 12), Conv("a", 9, 10, kernel=3, padding=1), MaxPool(2), Activation()),
+}  # fmt: skip
+
+
+def tiled(architecture: Architecture) -> int:
+    return sum(isinstance(stage.operation, Geometry) and fits(stage.operation) for stage in lower(architecture))
+
+
+def test_where_it_is_used() -> None:
+    assert [tiled(architecture) for architecture in GRAPHS.values()] == [1, 1, 1, 2, 1]
+    assert tiled(cnn_m(3, 10)) == 2
+
+
+@pytest.mark.parametrize("architecture", GRAPHS.values(), ids=GRAPHS.keys())
+def test_gradients(architecture: Architecture, cache: Path) -> None:
+    assert_gradients(architecture, "gelu", cache, rates=(0.0, 0.4))
+
+
+@pytest.mark.parametrize("name", ["on the image", "padding"])
+def test_evaluation_is_that_of_the_reference(name: str, cache: Path) -> None:
+    data = image_data(GRAPHS[name], train=8, val=20, test=60)
+    cohort = make_cohort([{}, {"dropout": 0.3}], epochs=1, batch_size=4)
+    for ours, theirs in zip(
+        LanesEngine(1, cache=cache).train(GRAPHS[name], cohort, data),
+        ReferenceEngine().train(GRAPHS[name], cohort, data),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours.metrics.val_loss, theirs.metrics.val_loss, rtol=1e-5)
+        np.testing.assert_allclose(ours.metrics.probe_logits, theirs.metrics.probe_logits, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.skipif(not has_avx2(), reason="the processor has no AVX2")
+@pytest.mark.parametrize("architecture", GRAPHS.values(), ids=GRAPHS.keys())
+def test_other_instructions_give_the_same_bits(architecture: Architecture, cache: Path) -> None:
+    data = image_data(architecture, train=4, val=3, test=3)
+    cohort = make_cohort([{"dropout": 0.0}, {"dropout": 0.5}], batch_size=4, epochs=1)
+    weights = random_weights(architecture, cohort)
+    native, _ = first_gradients(architecture, cohort, weights, data, cache)
+    other, _ = first_gradients(architecture, cohort, weights, data, cache, avx2_target())
+    assert native.tobytes() == other.tobytes()

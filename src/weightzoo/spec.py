@@ -35,6 +35,9 @@ OptimizerKind = Literal["adam", "adamw", "sgd"]
 ArchitectureName = Literal["cnn-s", "cnn-m"]
 EngineChoice = Literal["auto", "reference", "torch", "lanes"]
 SeedSource = Literal["init", "order", "dropout"]
+DatasetSource = Literal[
+    "digits", "mnist", "fashion-mnist", "svhn", "usps", "stl10", "cifar10", "cifar100", "tiny-imagenet"
+]
 
 MAX_MODELS = 1_000_000
 MAX_EPOCHS = 10_000
@@ -406,12 +409,14 @@ class Training(_Section):
 
 
 class DatasetSpec(_Section):
-    """How an image data set is prepared."""
+    """How an image data set is prepared. None stands for the source's own default (`weightzoo.datasets.sources`)."""
 
-    source: Literal["digits"] = "digits"
-    size: Annotated[int, _Number, Field(ge=8, le=256)] = 28
+    source: DatasetSource = "digits"
+    size: Annotated[int, _Number, Field(ge=8, le=256)] | None = None
+    channels: Annotated[Literal[1, 3], _Number] | None = None  # 1 is grey, 3 is red, green, blue
     train: PositiveInt | None = None
     val: PositiveInt | None = None
+    test: PositiveInt | None = None
     seed: Seed = 0
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from weightzoo.datasets.digits import DEFAULT_VAL_IMAGES, TEST_IMAGES
-from weightzoo.datasets.splits import train_and_val_counts
+from weightzoo.datasets.sources import SOURCES, Source
+from weightzoo.datasets.splits import split_counts
 from weightzoo.errors import SpecError
 from weightzoo.spec import DatasetSpec
-
-DIGITS_IMAGES, DIGITS_CLASSES = 1797, 10
 
 
 @dataclass(frozen=True)
@@ -28,15 +25,18 @@ def describe(name: str, spec: DatasetSpec) -> Description:
     Raises:
         SpecError: the source is unknown, or the counts ask for more images than there are.
     """
-    if spec.source not in DESCRIPTIONS:
-        raise SpecError(f"datasets.{name}.source: got {spec.source!r}, expected one of {', '.join(DESCRIPTIONS)}")
-    return DESCRIPTIONS[spec.source](name, spec)
+    source = source_of(name, spec)
+    counts = split_counts(name, spec, pool=source.train, test=source.test, default_val=source.val)
+    size = spec.size or source.size
+    return Description((spec.channels or source.channels, size, size), source.classes, counts)
 
 
-def _digits(name: str, spec: DatasetSpec) -> Description:
-    train, val = train_and_val_counts(name, spec, DIGITS_IMAGES - TEST_IMAGES, DEFAULT_VAL_IMAGES)
-    counts = {"train": train, "val": val, "test": TEST_IMAGES}
-    return Description((1, spec.size, spec.size), DIGITS_CLASSES, counts)
+def source_of(name: str, spec: DatasetSpec) -> Source:
+    """The record of the source that a section names.
 
-
-DESCRIPTIONS: dict[str, Callable[[str, DatasetSpec], Description]] = {"digits": _digits}
+    Raises:
+        SpecError: it is unknown.
+    """
+    if spec.source not in SOURCES:
+        raise SpecError(f"datasets.{name}.source: got {spec.source!r}, expected one of {', '.join(SOURCES)}")
+    return SOURCES[spec.source]

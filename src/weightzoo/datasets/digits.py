@@ -7,43 +7,47 @@ UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49).
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
 from weightzoo import seeds
 from weightzoo.datasets.images import ImageData
-from weightzoo.datasets.splits import train_and_val_counts
+from weightzoo.datasets.preprocess import fitted
+from weightzoo.datasets.sources import SOURCES
+from weightzoo.datasets.splits import split_counts
 from weightzoo.spec import DatasetSpec
 
-TEST_IMAGES = 360
-DEFAULT_VAL_IMAGES = 180
 MAX_LEVEL = 16  # the grey levels are 0..16
 
 
 def digits(name: str, spec: DatasetSpec) -> ImageData:
     """The digits, resized bilinearly to `spec.size`; by default 1,257 train, 180 val and 360 test images.
 
-    The split is a permutation drawn from `spec.seed`. Test is the same 360 images whatever `train` and `val` ask for,
-    so that zoos trained on fewer images are compared on the same ones. Mean and deviation are the train images' own.
+    The split is a permutation drawn from `spec.seed`. Test is the same 360 images, or the first of them, whatever
+    `train` and `val` ask for, so that zoos trained on fewer images are compared on the same ones. Mean and deviation
+    are the train images' own.
 
     Raises:
-        SpecError: `train` and `val` ask for more images than the 1,437 there are for them.
+        SpecError: the counts ask for more images than there are.
     """
+    source = SOURCES["digits"]
     levels, labels = _load()
     order = seeds.permutation(spec.seed, "split", size=len(labels))
-    train, val = train_and_val_counts(name, spec, len(labels) - TEST_IMAGES, DEFAULT_VAL_IMAGES)
+    counts = split_counts(name, spec, pool=source.train, test=source.test, default_val=source.val)
+    pool, train = order[source.test :], counts["train"]
     chosen = {
-        "test": order[:TEST_IMAGES],
-        "train": order[TEST_IMAGES : TEST_IMAGES + train],
-        "val": order[TEST_IMAGES + train : TEST_IMAGES + train + val],
+        "test": order[: counts["test"]],
+        "train": pool[:train],
+        "val": pool[train : train + counts["val"]],
     }
-    pixels = _resized(levels, spec.size)
+    grey = np.round(levels * (255 / MAX_LEVEL)).astype(np.uint8)[:, None]
+    channels = spec.channels or source.channels
+    pixels = fitted(grey, spec.size or source.size, channels)
     seen = pixels[chosen["train"]].astype(np.float64) / 255
     return ImageData(
         name=name,
         images={split: pixels[rows] for split, rows in chosen.items()},
         labels={split: labels[rows] for split, rows in chosen.items()},
-        mean=(round(float(seen.mean()), 4),),
-        std=(round(float(seen.std()), 4),),
+        mean=(round(float(seen.mean()), 4),) * channels,
+        std=(round(float(seen.std()), 4),) * channels,
         class_names=tuple(str(digit) for digit in range(10)),
         source="digits",
     )
@@ -55,11 +59,3 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
 
     bunch = load_digits()
     return np.asarray(bunch.images), np.asarray(bunch.target, np.int32)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _resized(levels: np.ndarray, size: int) -> np.ndarray:
-    """Grey levels `[N, 8, 8]` to uint8 `[N, 1, size, size]`. Pillow resizes 8-bit images in integers: no rounding
-    differs from machine to machine."""
-    pixels = np.round(levels * (255 / MAX_LEVEL)).astype(np.uint8)
-    resized = [Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in pixels]
-    return np.stack([np.asarray(image) for image in resized])[:, None]

@@ -141,7 +141,7 @@ def refusal(content: Any) -> str:
         ("training.checkpoints", {"evry": 2}, "training.checkpoints.every: missing; add `every`, the number of epochs between two checkpoints\np.yaml: zoos.a.training.checkpoints.evry: unknown key; did you mean 'every'?"),
         # the rest of a zoo
         ("dataset", "digit", "dataset: no data set 'digit' below `datasets`; did you mean 'digits'?"),
-        ("architecture", "cnn_s", "architecture: got 'cnn_s', expected 'cnn-s' or 'cnn-m'; did you mean 'cnn-s'?"),
+        ("architecture", "cnn_s", "architecture: got 'cnn_s', expected 'cnn-s', 'cnn-m' or 'resnet-18'; did you mean 'cnn-s'?"),
         ("engine", "lane", "engine: got 'lane', expected 'auto', 'reference', 'torch' or 'lanes'; did you mean 'lanes'?"),
         ("device", "gpu", "device: got 'gpu', expected cpu, cuda, cuda:0, cuda:1, ... or mps"),
         ("seed", -1, "seed: got -1, expected a number of at least 0"),
@@ -207,6 +207,14 @@ def test_each_mistake_is_one_line_with_place_and_remedy(place: str, value: Any, 
         (
             {"engine": "lanes", "device": "cuda"},
             "engine: got lanes, which runs on the cpu, not on cuda; use auto or torch",
+        ),
+        (
+            {"architecture": "resnet-18", "factors": {"activation": ["relu", "tanh"], "dropout": [0, 0.5]}},
+            "factors.dropout: got 0.5; resnet-18 has no dropout layers, leave it at 0",
+        ),
+        (
+            {"architecture": "resnet-18", "configuration": SEARCH, "factors": {"dropout": {"low": 0, "high": 0.3}}},
+            "factors.dropout: got 0.3; resnet-18 has no dropout layers, leave it at 0",
         ),
     ],
 )

@@ -123,10 +123,16 @@ def _architecture(run: RunRecord, metrics: RecordedMetrics, folder: Path, data: 
         raise NotFoundError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
     state = read_state(folder, int(metrics.checkpoint_epochs[0]))
     classes = metrics.test_class_accuracy.shape[1]
-    first = ARCHITECTURES[name](1, classes).layout.names[0]
+    some, other = (ARCHITECTURES[name]((1, side, side), classes) for side in (32, 64))
+    if some.input_shape != other.input_shape:
+        raise MissingError(
+            f"{name} takes images of any size, and the runs don't say of which; assemble the zoo by its name, or in "
+            "Python with `data`"
+        )
+    first = some.layout.names[0]
     if first not in state:
         raise FormatError(f"{folder}: checkpoints have no {first}, the first weight of {name}; train the member again")
-    return ARCHITECTURES[name](int(state[first].shape[1]), classes)
+    return ARCHITECTURES[name]((int(state[first].shape[1]), 32, 32), classes)
 
 
 def _dataset(run: RunRecord, built: Architecture, data: ImageData | None) -> DatasetInfo:

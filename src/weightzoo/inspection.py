@@ -98,7 +98,7 @@ def _describe_zoo(folder: Path) -> dict[str, Any]:
         "status": dict(Counter(models["status"].tolist()).most_common()),
         "split": dict(Counter(models["split"].tolist()).most_common()),
         "architecture": zoo.architecture.name,
-        "parameters": zoo.layout.size,
+        "parameters": zoo.layout.trained,
         "layers": list(zoo.layout.layers),
         "epochs": ranges(zoo.checkpoint_epochs),
         **factors,

@@ -1,6 +1,7 @@
 """State dict <-> flat weight vector: the only code that knows how parameters are laid out.
 
-The order is the published one: layer by layer, the weight in C order, then the bias.
+The order is the published one: layer by layer, the weight in C order, then the bias. Batch normalisation adds its
+running mean and variance, which are no parameters, but without which a model is not what it was: its buffers.
 """
 
 from __future__ import annotations
@@ -20,21 +21,38 @@ from weightzoo.errors import LayoutError, NotFoundError
 class Layout:
     """The names and shapes of an architecture's parameters, in the order of the weight vector.
 
+    `buffers` names those that are not trained: they count as entries of the vector, not as parameters of the model.
+
     >>> layout = Layout((("fc.weight", (2, 3)), ("fc.bias", (2,))))
     >>> layout.size, layout.span("fc.bias")
     (8, slice(6, 8, None))
     """
 
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
+    buffers: frozenset[str] = frozenset()
 
     @cached_property
     def size(self) -> int:
-        """The number of parameters, P."""
+        """The length of the weight vector, P: all parameters, and the buffers."""
         return sum(math.prod(shape) for _, shape in self.parameters)
 
     @cached_property
+    def trained(self) -> int:
+        """The number of trained parameters: P without the buffers."""
+        return sum(math.prod(shape) for name, shape in self.parameters if name not in self.buffers)
+
+    @cached_property
+    def is_trained(self) -> np.ndarray:
+        """Bool `[P]`: whether an entry is a trained parameter, and not of a buffer."""
+        mask = np.ones(self.size, np.bool_)
+        for name in self.buffers:
+            mask[self.span(name)] = False
+        mask.setflags(write=False)
+        return mask
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
-        """The parameter names, in order."""
+        """The names of parameters and buffers, in order."""
         return tuple(name for name, _ in self.parameters)
 
     @cached_property

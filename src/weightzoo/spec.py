@@ -32,7 +32,7 @@ from weightzoo.mistakes import TAG, Location, explain, nearest, refusal, short
 Initialisation = Literal["uniform", "normal", "kaiming_uniform", "kaiming_normal"]
 ActivationKind = Literal["tanh", "sigmoid", "relu", "gelu", "leaky_relu", "silu"]
 OptimizerKind = Literal["adam", "adamw", "sgd"]
-ArchitectureName = Literal["cnn-s", "cnn-m"]
+ArchitectureName = Literal["cnn-s", "cnn-m", "resnet-18"]
 EngineChoice = Literal["auto", "reference", "torch", "lanes"]
 SeedSource = Literal["init", "order", "dropout"]
 DatasetSource = Literal[
@@ -446,6 +446,14 @@ class ZooSpec(_Section):
             raise refusal("several values, a seed zoo has one; use kind: grid", "factors", several[0])
         if kind == "search" and not several:
             raise refusal("every factor has one value, so there is nothing to search; use kind: seed", "factors")
+        return self
+
+    @model_validator(mode="after")
+    def _dropout_fits_architecture(self) -> Self:
+        dropout = self.factors.dropout
+        if self.architecture == "resnet-18" and (isinstance(dropout, Range) or any(dropout)):
+            given = dropout.high if isinstance(dropout, Range) else max(dropout)
+            raise refusal(f"got {given}; resnet-18 has no dropout layers, leave it at 0", "factors", "dropout")
         return self
 
     @model_validator(mode="after")

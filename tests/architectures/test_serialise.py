@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.strategies import architectures
-from tests.training.helpers import TINY
+from tests.training.helpers import SMALL_RESNET, TINY
 from weightzoo.architectures.graph import Architecture
 from weightzoo.architectures.serialise import from_json, to_json
 from weightzoo.errors import FormatError, LayoutError
@@ -60,9 +60,9 @@ def put(*path: Any) -> Callable[[dict[str, Any]], None]:
         (put("layers", []), FormatError, r"layers is \[\], expected a list of layers"),
         (put("layers", 0, "conv"), FormatError, "layer 0: is 'conv', expected an object with a kind"),
         (
-            put("layers", 2, "kind", "batch_norm"),
+            put("layers", 2, "kind", "attention"),
             FormatError,
-            "layer 2: unknown kind 'batch_norm', expected one of conv",
+            "layer 2: unknown kind 'attention', expected one of conv",
         ),
         (put("layers", 2, "kind", ["conv"]), FormatError, "layer 2: unknown kind"),
         (put("layers", 0, "dilation", 2), FormatError, "layer 0: a conv has the keys .*'dilation'.*, expected"),
@@ -86,3 +86,43 @@ def test_altered_records_are_refused(
     with pytest.raises(error, match=message) as caught:
         from_json(record)
     assert "\n" not in str(caught.value)
+
+
+def test_round_trip_of_residual_layers() -> None:
+    record = json.loads(json.dumps(to_json(SMALL_RESNET)))
+    assert from_json(record) == SMALL_RESNET
+    assert record["parameters"][1:5] == [
+        {"name": "bn1.weight", "shape": [4]},
+        {"name": "bn1.bias", "shape": [4]},
+        {"name": "bn1.running_mean", "shape": [4], "buffer": True},
+        {"name": "bn1.running_var", "shape": [4], "buffer": True},
+    ]
+    assert record["layers"][0]["bias"] is False
+    assert record["layers"][3]["body"][1] == {"kind": "batch_norm", "name": "layer1.0.bn1", "channels": 4}
+
+
+def test_a_bias_that_is_there_goes_without_saying() -> None:
+    assert "bias" not in to_json(TINY)["layers"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (put("layers", 0, "bias", 0), FormatError, "layer 0: bias is 0, expected true or false"),
+        (put("layers", 3, "body", []), FormatError, r"layer 3: body is \[\], expected a list of layers"),
+        (put("layers", 3, "shortcut", None), FormatError, "layer 3: shortcut is None, expected a list of layers"),
+        (put("layers", 3, "body", 1, "channels", 0), FormatError, "layer 3, body, layer 1: channels is 0"),
+        (put("layers", 3, "body", 1, "channels", 5), LayoutError, "takes 5 channels"),
+        (put("layers", 3, "body", 0, "name", "layer1.0..conv1"), FormatError, "name is 'layer1.0..conv1', expected"),
+        (put("layers", 3, "body", 0, "name", "conv1"), LayoutError, "layer names .* are not unique"),
+        (put("layers", 3, "body", 0, "name", "conv2"), LayoutError, "conv2 lies in layer1.0, so its name must begin"),
+        (put("parameters", 3, "buffer", False), LayoutError, "the recorded parameters are not those"),
+    ],
+)
+def test_altered_records_of_residual_layers_are_refused(
+    change: Callable[[dict[str, Any]], None], error: type[Exception], message: str
+) -> None:
+    record = copy.deepcopy(to_json(SMALL_RESNET))
+    change(record)
+    with pytest.raises(error, match=message):
+        from_json(record)

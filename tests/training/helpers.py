@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropout, Flatten, Linear, MaxPool
+from weightzoo.architectures.resnet import resnet_18
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds
 from weightzoo.spec import Constant, Schedule
@@ -32,6 +33,9 @@ TINY = Architecture(
         Linear("fc2", 6, 4),
     ),
 )
+
+# All of ResNet-18 but its width: 45 thousand parameters in place of 11 million.
+SMALL_RESNET = resnet_18((2, 9, 8), 4, width=4)
 
 
 def image_data(architecture: Architecture = TINY, train: int = 60, val: int = 25, test: int = 30) -> ImageData:

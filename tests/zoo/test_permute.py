@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.helpers import SMALL_RESNET
 from tests.zoo import synthetic_zoo
 from weightzoo.architectures.module import build_module
 from weightzoo.errors import LayoutError
@@ -31,6 +32,19 @@ def test_a_permuted_model_computes_the_same(shape):
         assert (moved != vector).mean() > 0.8
         np.testing.assert_array_equal(np.sort(moved), np.sort(vector))
         np.testing.assert_allclose(outputs(built, moved, images), outputs(built, vector, images), rtol=1e-10)
+
+
+def test_a_permuted_resnet_computes_the_same_with_its_running_statistics():
+    drawn = np.random.default_rng(0)
+    vector = 0.3 * drawn.normal(size=SMALL_RESNET.layout.size)
+    for name in SMALL_RESNET.layout.buffers:
+        vector[SMALL_RESNET.layout.span(name)] = drawn.uniform(
+            0.1, 2, size=SMALL_RESNET.layout.unflatten(vector)[name].shape
+        )
+    images = torch.tensor(drawn.normal(size=(4, *SMALL_RESNET.input_shape)))
+    moved = Permute(Symmetries.of(SMALL_RESNET), seed=3)(vector)
+    assert (moved != vector).mean() > 0.8
+    np.testing.assert_allclose(outputs(SMALL_RESNET, moved, images), outputs(SMALL_RESNET, vector, images), rtol=1e-9)
 
 
 def test_a_named_permutation_moves_those_units_alone(zoo):

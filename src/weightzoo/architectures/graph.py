@@ -2,82 +2,49 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from weightzoo.errors import SpecError
+from weightzoo.architectures.layers import (
+    BUFFERS,
+    Activation,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    Linear,
+    MaxPool,
+    Residual,
+    Shape,
+    Weighted,
+    output_shape,
+    tensors,
+    trace,
+    walk,
+)
+from weightzoo.architectures.symmetries import PermutedAxis, Symmetry, find_symmetries
 from weightzoo.layout import Layout
 
-
-@dataclass(frozen=True)
-class Conv:
-    """2-d convolution with bias: weight `[out_channels, in_channels, kernel, kernel]`, zero padding on every side."""
-
-    name: str
-    in_channels: int
-    out_channels: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-
-
-@dataclass(frozen=True)
-class MaxPool:
-    """Max-pooling over `size x size` windows with stride `size`; rows and columns that fill no window are dropped."""
-
-    size: int
-
-
-@dataclass(frozen=True)
-class Activation:
-    """The pointwise non-linearity. Which one is a hyperparameter of the member, not of the architecture."""
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Inverted dropout of single units. The rate is a hyperparameter of the member; at rate 0 it is the identity."""
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """`[channels, height, width]` to one vector, channel-major as in PyTorch."""
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Affine map with bias: weight `[out_features, in_features]`."""
-
-    name: str
-    in_features: int
-    out_features: int
-
-
-Layer = Conv | MaxPool | Activation | Dropout | Flatten | Linear
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class PermutedAxis:
-    """One axis of one parameter that a permutation acts on, in blocks of `block` consecutive entries.
-
-    `block` is 1 but behind a flatten, where each channel owns `height * width` consecutive input features.
-    """
-
-    parameter: str
-    axis: int
-    block: int = 1
-
-
-@dataclass(frozen=True)
-class Symmetry:
-    """A group of hidden units whose order is free: permuting all `axes` alike leaves the function unchanged."""
-
-    name: str
-    size: int
-    axes: tuple[PermutedAxis, ...]
+__all__ = [
+    "Activation",
+    "Architecture",
+    "BatchNorm",
+    "Conv",
+    "Dropout",
+    "Flatten",
+    "GlobalAveragePool",
+    "Layer",
+    "Linear",
+    "MaxPool",
+    "PermutedAxis",
+    "Residual",
+    "Shape",
+    "Symmetry",
+    "Weighted",
+]
 
 
 @dataclass(frozen=True)
@@ -101,7 +68,7 @@ class Architecture:
         shape: Shape = self.input_shape
         shapes: list[Shape] = []
         for index, layer in enumerate(self.layers):
-            shape = _output_shape(layer, shape, where=f"{self.name}, layer {index}")
+            shape = output_shape(layer, shape, where=f"{self.name}, layer {index}")
             shapes.append(shape)
         return tuple(shapes)
 
@@ -111,37 +78,30 @@ class Architecture:
         return math.prod(self.shapes[-1])
 
     @cached_property
+    def weighted(self) -> tuple[Weighted, ...]:
+        """The layers that have weights, those inside residual layers too, in the order of the layout."""
+        return tuple(layer for layer in walk(self.layers) if isinstance(layer, Weighted))
+
+    @cached_property
     def layout(self) -> Layout:
-        """Names and shapes of all parameters, in the order of the flat weight vector."""
-        parameters: list[tuple[str, Shape]] = []
-        for layer in self.layers:
-            if isinstance(layer, Conv):
-                weight = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel)
-                parameters += [(f"{layer.name}.weight", weight), (f"{layer.name}.bias", (layer.out_channels,))]
-            elif isinstance(layer, Linear):
-                weight = (layer.out_features, layer.in_features)
-                parameters += [(f"{layer.name}.weight", weight), (f"{layer.name}.bias", (layer.out_features,))]
-        return Layout(tuple(parameters))
+        """Names and shapes of all parameters and buffers, in the order of the flat weight vector."""
+        entries = tuple(entry for layer in self.weighted for entry in tensors(layer))
+        norms = (layer.name for layer in self.weighted if isinstance(layer, BatchNorm))
+        return Layout(entries, frozenset(f"{name}.{buffer}" for name in norms for buffer in BUFFERS))
 
     @cached_property
     def symmetries(self) -> tuple[Symmetry, ...]:
         """The permutation symmetries of the hidden units (Ainsworth et al. 2022, arXiv 2209.04836, section 3).
 
-        Every hidden convolution or linear layer gives one group: its output axis, its bias, and the input axis of the
-        next layer that has weights.
+        Every hidden convolution or linear layer gives a group: its output axis, its bias, the batch normalisation
+        behind it, and the input axes of the layers that read it. Layers whose outputs are added share one.
         """
-        found: list[Symmetry] = []
-        weighted = list(self._weighted_with_input_shapes())
-        for (layer, _), (following, input_shape) in itertools.pairwise(weighted):
-            units = layer.out_channels if isinstance(layer, Conv) else layer.out_features
-            block = math.prod(input_shape) // units if isinstance(following, Linear) else 1
-            axes = (
-                PermutedAxis(f"{layer.name}.weight", 0),
-                PermutedAxis(f"{layer.name}.bias", 0),
-                PermutedAxis(f"{following.name}.weight", 1, block),
-            )
-            found.append(Symmetry(layer.name, units, axes))
-        return tuple(found)
+        return find_symmetries(self.layers, self.input_shape)
+
+    @cached_property
+    def activation_sizes(self) -> tuple[int, ...]:
+        """How many numbers each layer gives for one sample, those inside residual layers too."""
+        return tuple(math.prod(shape) for _, shape in trace(self.layers, self.input_shape, self.name))
 
     @cached_property
     def dropout_offsets(self) -> dict[int, int]:
@@ -157,33 +117,3 @@ class Architecture:
                 offsets[index] = units
                 units += math.prod(shape)
         return offsets
-
-    def _weighted_with_input_shapes(self) -> Iterator[tuple[Conv | Linear, Shape]]:
-        shape: Shape = self.input_shape
-        for layer, output in zip(self.layers, self.shapes, strict=True):
-            if isinstance(layer, Conv | Linear):
-                yield layer, shape
-            shape = output
-
-
-def _output_shape(layer: Layer, shape: Shape, where: str) -> Shape:
-    match layer:
-        case Conv():
-            if len(shape) != 3 or shape[0] != layer.in_channels:
-                raise SpecError(f"{where}: {layer.name} takes {layer.in_channels} channels, its input is {list(shape)}")
-            height, width = (1 + (side + 2 * layer.padding - layer.kernel) // layer.stride for side in shape[1:])
-            if height < 1 or width < 1:
-                raise SpecError(f"{where}: kernel {layer.kernel} of {layer.name} exceeds its input {list(shape)}")
-            return layer.out_channels, height, width
-        case MaxPool():
-            if len(shape) != 3 or min(shape[1:]) < layer.size:
-                raise SpecError(f"{where}: max-pooling by {layer.size} does not fit an input of {list(shape)}")
-            return shape[0], shape[1] // layer.size, shape[2] // layer.size
-        case Linear():
-            if shape != (layer.in_features,):
-                raise SpecError(f"{where}: {layer.name} takes {layer.in_features} features, its input is {list(shape)}")
-            return (layer.out_features,)
-        case Flatten():
-            return (math.prod(shape),)
-        case Activation() | Dropout():
-            return shape

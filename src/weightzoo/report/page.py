@@ -11,7 +11,18 @@ import numpy as np
 from markupsafe import Markup
 
 from weightzoo import analysis
-from weightzoo.architectures.graph import Activation, Conv, Dropout, Flatten, Layer, Linear, MaxPool
+from weightzoo.architectures.graph import (
+    Activation,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Layer,
+    Linear,
+    MaxPool,
+    Residual,
+)
 from weightzoo.members import FACTORS
 from weightzoo.report import payload
 from weightzoo.report.charts import Chart
@@ -92,7 +103,7 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
     return [
         *([("Configuration", configuration)] if isinstance(configuration, str) else []),
         ("Data set", f"{info.name}: {images} (hash {info.hash})"),
-        ("Architecture", f"{architecture.name}, {architecture.layout.size:,} parameters: {layers}"),
+        ("Architecture", f"{architecture.name}, {architecture.layout.trained:,} parameters: {layers}"),
         ("Training", _training_in_words(findings)),
         ("Kept epochs", _epochs_in_words(zoo.checkpoint_epochs)),
         ("Splits by model", ", ".join(f"{name} {count:,}" for name, count in splits.items())),
@@ -130,7 +141,11 @@ def _layer_in_words(layer: Layer) -> str:
             return f"{layer.name} {layer.in_features} to {layer.out_features}"
         case MaxPool():
             return f"max-pool {layer.size}"
-        case Activation() | Dropout() | Flatten():
+        case GlobalAveragePool():
+            return "global average pool"
+        case Residual():
+            return f"residual block {layer.name}"
+        case Activation() | BatchNorm() | Dropout() | Flatten():
             return ""
 
 

@@ -145,7 +145,7 @@ def _metrics(findings: Findings) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "models": {"total": len(findings.models), **findings.statuses},
         "states": findings.states,
-        "parameters": findings.zoo.layout.size,
+        "parameters": findings.zoo.layout.trained,
         "final": {
             metric: _finite({name: findings.final(metric)[name] for name in names})
             for metric, names in _SUMMARISED.items()

@@ -137,7 +137,7 @@ class _ZooWriter:
         statuses = Counter(row["status"] for row in self._models)
         counts = {
             "states": self._states,
-            "parameters": self._layout.size,
+            "parameters": self._layout.trained,
             **{status: statuses[status] for status in STATUSES},
         }
         files = tuple(self._files[name] for name in sorted(self._files))

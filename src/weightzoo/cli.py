@@ -62,11 +62,16 @@ def plan(
 
 
 @app.command(epilog=_example("weightzoo prepare digits-hyp"))
-def prepare(zoo: ZooArgument) -> None:
-    """Prepare the image data set of a zoo: data/ZOO."""
+def prepare(
+    zoo: ZooArgument,
+    given: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="A folder with its files. [default: $WEIGHTZOO_DATA]")
+    ] = None,
+) -> None:
+    """Prepare the image data set of a zoo: data/ZOO. Its files are downloaded to downloads/ unless they are there."""
     from weightzoo.stages.prepare import prepare
 
-    prepare(zoo, WORKSPACE)
+    prepare(zoo, WORKSPACE, given=given)
 
 
 @app.command(epilog=_example("weightzoo train digits-seed --threads 1"))

@@ -41,3 +41,7 @@ class EngineError(WeightzooError, RuntimeError):
 
 class TrackingError(WeightzooError, RuntimeError):
     """The MLflow tracking store is unreachable, locked or in a state that should not occur."""
+
+
+class DownloadError(WeightzooError, ConnectionError):
+    """A file can't be downloaded: no way to the server, no such file there, or not the right one."""

@@ -22,6 +22,16 @@ class Workspace:
         """MLflow's database and artifacts, and the snapshots of training that is under way."""
         return self.root / "mlruns"
 
+    @property
+    def downloads(self) -> Path:
+        """The published files of image data sets, a folder a source, for all zoos."""
+        return self.root / "downloads"
+
+    @property
+    def shared_data(self) -> Path:
+        """Prepared image data, a folder a data set, that the folders of zoos link to."""
+        return self.root / "data" / ".shared"
+
     def data(self, zoo: str) -> Path:
         """The prepared image data of a zoo."""
         return self.root / "data" / zoo

@@ -64,6 +64,30 @@ def test_normalised_train_images_have_mean_0_and_deviation_1(data):
     assert data.mean == (round(data.mean[0], 4),)
 
 
+@pytest.mark.parametrize(
+    ("keys", "content_hash"),
+    [({}, "41955fd12d714e6c"), ({"size": 32, "seed": 3}, "620e7341bac5f786"), ({"train": 100}, "9b6732074c4ea181")],
+)
+def test_the_content_that_existing_zoos_were_trained_on(keys, content_hash):
+    assert prepare("digits", DatasetSpec(**keys)).content_hash == content_hash
+
+
+def test_inputs_are_the_formula_in_float32_to_the_bit(data):
+    mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (data.mean, data.std))
+    for split in SPLITS:
+        expected = (data.images[split].astype(np.float32) / np.float32(255) - mean) / std
+        np.testing.assert_array_equal(data.inputs[split], expected)
+        np.testing.assert_array_equal(data.normalised(data.images[split][3:7]), expected[3:7])
+        assert data.inputs[split].flags.c_contiguous
+
+
+def test_colours_and_fewer_test_images(data):
+    colour = prepare("digits", DatasetSpec(channels=3, test=40))
+    np.testing.assert_array_equal(colour.images["test"], data.images["test"][:40].repeat(3, axis=1))
+    np.testing.assert_array_equal(colour.images["train"], data.images["train"].repeat(3, axis=1))
+    assert (colour.mean, colour.std) == (data.mean * 3, data.std * 3)
+
+
 def test_same_section_same_content_and_every_part_of_it_counts(data):
     assert prepare("digits", DatasetSpec()).content_hash == data.content_hash
     others = [DatasetSpec(seed=1), DatasetSpec(size=20), DatasetSpec(train=1000), DatasetSpec(val=100)]

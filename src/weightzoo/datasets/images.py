@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save_file
 
 from weightzoo.errors import FormatError, MissingError
 
@@ -52,12 +52,21 @@ class ImageData:
 
     @cached_property
     def inputs(self) -> dict[str, np.ndarray]:
-        """The normalised images, float32 `[N, channels, height, width]`, by split; computed once, shared by threads."""
+        """The normalised images, float32 `[N, channels, height, width]`, by split; computed once, shared by threads.
+
+        Four times the bytes of `images`: 5.9 GB for Tiny-ImageNet. Small images are worth it, since a step of a small
+        CNN costs less than normalising its batch; for a large one, `normalised` takes a batch at a time.
+        """
+        return {split: self.normalised(self.images[split]) for split in SPLITS}
+
+    def normalised(self, images: np.ndarray) -> np.ndarray:
+        """What a network sees of images uint8 `[N, channels, height, width]`: float32 of the same shape."""
         mean, std = (np.asarray(values, np.float32)[:, None, None] for values in (self.mean, self.std))
-        return {
-            split: np.ascontiguousarray((self.images[split].astype(np.float32) / np.float32(255) - mean) / std)
-            for split in SPLITS
-        }
+        result = np.array(images, np.float32, order="C")
+        result /= np.float32(255)  # in place: no second float32 copy of all images
+        result -= mean
+        result /= std
+        return result
 
     @cached_property
     def content_hash(self) -> str:
@@ -74,8 +83,8 @@ class ImageData:
         """Write `images.safetensors` into `folder`, atomically; the same data give the same bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"{split}.images": self.images[split] for split in SPLITS}
-        tensors |= {f"{split}.labels": self.labels[split] for split in SPLITS}
+        tensors = {f"{split}.images": np.ascontiguousarray(self.images[split]) for split in SPLITS}
+        tensors |= {f"{split}.labels": np.ascontiguousarray(self.labels[split]) for split in SPLITS}
         header = {
             "format": FORMAT,
             "name": self.name,
@@ -86,7 +95,7 @@ class ImageData:
             "content_hash": self.content_hash,
         }
         target, partial = folder / FILE, folder / f".{FILE}.partial"
-        partial.write_bytes(save(tensors, {"weightzoo": json.dumps(header, sort_keys=True)}))
+        save_file(tensors, partial, {"weightzoo": json.dumps(header, sort_keys=True)})
         partial.replace(target)
         return target
 

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from weightzoo.console import say
-from weightzoo.datasets import prepare as prepare_images
+import os
+from pathlib import Path
+
+from weightzoo.console import progress, say
+from weightzoo.datasets import prepare_into
 from weightzoo.spec import load_params
 from weightzoo.workspace import Workspace
 
+GIVEN = "WEIGHTZOO_DATA"  # names the folder of published files that the user has
 
-def prepare(zoo: str, workspace: Workspace) -> None:
+
+def prepare(zoo: str, workspace: Workspace, *, given: Path | None = None) -> None:
     """Write `data/<zoo>/` from the `datasets` section that the zoo names.
+
+    Published files are taken from the folder `given`, or that of the environment variable `WEIGHTZOO_DATA`; without
+    either they are downloaded when needed.
 
     Raises:
         SpecError: `params.yaml` has no such zoo or describes an impossible data set.
+        DownloadError: a file can't be downloaded.
+        MissingError: the given folder lacks a file.
+        FormatError: a file is not the published one.
     """
     params = load_params(workspace.params)
     name = params.zoo(zoo).dataset
-    data = prepare_images(name, params.datasets[name])
-    data.save(workspace.data(zoo))
+    given = given or (Path(os.environ[GIVEN]) if os.environ.get(GIVEN) else None)
+    with progress("download", unit="kB") as report:
+        data = prepare_into(
+            workspace.data(zoo),
+            name,
+            params.datasets[name],
+            shared=workspace.shared_data,
+            downloads=workspace.downloads,
+            given=given,
+            on_progress=report,
+        )
     counts = ", ".join(f"{len(labels):,} {split}" for split, labels in data.labels.items())
     say(f"prepare   {zoo}: {name}, {counts} images of {'x'.join(map(str, data.image_shape))}")

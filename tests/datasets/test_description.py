@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -11,6 +13,8 @@ from weightzoo.datasets.description import describe
 from weightzoo.datasets.sources import SOURCES
 from weightzoo.errors import SpecError
 from weightzoo.spec import DatasetSource, DatasetSpec
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,15 @@ PUBLISHED = {  # the table of splits and preprocessing of the published zoos: tr
 def test_a_source_without_further_keys_is_that_of_the_published_zoos(source: Any) -> None:
     told = describe(source, DatasetSpec(source=source))
     assert (*told.counts.values(), told.image_shape, told.classes) == PUBLISHED[source]
+
+
+def test_the_readme_has_a_true_row_for_each_source() -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([\d,/ ]+\d)[^|]* \| ([\dx]+)", README.read_text(), re.MULTILINE)
+    assert [row[0] for row in rows] == list(SOURCES)
+    for name, counts, shape in rows:
+        told = describe(name, DatasetSpec.model_validate({"source": name}))
+        assert counts == " / ".join(f"{count:,}" for count in told.counts.values())
+        assert shape == "x".join(map(str, told.image_shape))
 
 
 def test_keys_change_what_a_source_gives() -> None:

@@ -47,7 +47,12 @@ def given_files(name: str, source: Published, folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise MissingError(f"{folder}: no such folder; give the one that has the files of {name}")
-    return {file.name: _given(file, source, folder, name) for file in source.files()}
+    try:
+        return {file.name: _given(file, source, folder, name) for file in source.files()}
+    except PermissionError as error:
+        raise MissingError(
+            f"{error.filename}: can't be read ({error.strerror}); allow it, or leave out --from"
+        ) from None
 
 
 def _given(file: RemoteFile, source: Published, folder: Path, name: str) -> Path:

@@ -95,7 +95,10 @@ class ImageData:
             "content_hash": self.content_hash,
         }
         target, partial = folder / FILE, folder / f".{FILE}.partial"
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(tensors, partial, {"weightzoo": json.dumps(header, sort_keys=True)})
+        partial.chmod(mode)  # the library makes files that nobody else can read
         partial.replace(target)
         return target
 

@@ -28,7 +28,7 @@ def prepare(zoo: str, workspace: Workspace, *, given: Path | None = None) -> Non
     params = load_params(workspace.params)
     name = params.zoo(zoo).dataset
     given = given or (Path(os.environ[GIVEN]) if os.environ.get(GIVEN) else None)
-    with progress("download", unit="kB") as report:
+    with progress(f"prepare {zoo}", unit="kB") as report:
         data = prepare_into(
             workspace.data(zoo),
             name,

@@ -13,7 +13,8 @@ BROKEN = (EOFError, OSError, zlib.error)  # what gzip, bz2 and tarfile raise whe
 
 def foreign(path: Path | str, found: object, expected: object) -> FormatError:
     """The error about a file whose content is not what its name says."""
-    return FormatError(f"{path}: {found}, expected {expected}; it is another file or altered, get it anew")
+    line = f"{path}: {found}, expected {expected}; it is another file or altered, get it anew"
+    return FormatError(" ".join(line.split()))  # what is quoted may have lines of its own
 
 
 class _Stream(Protocol):

@@ -71,7 +71,7 @@ def read(files: Mapping[str, Path], source: Published) -> Official:
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, *BROKEN) as error:
+    except (zipfile.BadZipFile, NotImplementedError, *BROKEN) as error:
         raise foreign(path, f"no whole zip ({error})", ROOT) from None
 
 

@@ -93,5 +93,6 @@ def unpickle(content: bytes, what: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}, no dictionary")
     except _REFUSED as error:
-        raise FormatError(f"{what}: refused, no batch of images ({error}); get the file anew") from None
+        reason = " ".join(str(error).split())  # which may quote the pickle
+        raise FormatError(f"{what}: refused, no batch of images ({reason}); get the file anew") from None
     return {str(key): item.values if isinstance(item, _Array) else item for key, item in value.items()}

@@ -6,7 +6,6 @@ import bz2
 import gzip
 import hashlib
 import io
-import pickle
 import struct
 import tarfile
 import zipfile
@@ -255,7 +254,3 @@ WRITERS: dict[str, Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], File
     "cifar100": _cifar100,
     "tiny-imagenet": _tiny_imagenet,
 }
-
-
-def python3_pickle(value: Any) -> bytes:
-    return pickle.dumps(value, protocol=2)

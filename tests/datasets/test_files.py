@@ -122,6 +122,12 @@ def test_what_was_downloaded_is_checked_and_not_downloaded_again(known: Known, t
     assert found["usps.bz2"].read_bytes() == b"?"  # it may be the user's
 
 
+def test_a_place_that_can_not_be_made(known: Known, tmp_path: Path) -> None:
+    (tmp_path / "downloads").write_text("a file")
+    with pytest.raises(DownloadError, match="downloads/usps: can't be made"):
+        prepare("usps", DatasetSpec(source=known("usps").name), downloads=tmp_path / "downloads")
+
+
 def test_impossible_counts_are_refused_before_anything_is_downloaded(
     known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

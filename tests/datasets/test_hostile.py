@@ -210,6 +210,10 @@ HARMFUL = {
         "reshape",
     ),
     "type": (python2_pickle({"data": np.zeros((2, 3), np.uint8)}).replace(b"u1", b"O8"), "not of unsigned bytes"),
+    "size": (
+        python2_pickle({"data": np.zeros((1, 1), np.uint8)}).replace(b"\x89T\1\0\0\0\0", b"\x89J\xff\xff\xff\x7f"),
+        "without bytes",
+    ),
     "list": (python2_pickle([1, 2]), "it holds a list"),
     "nothing": (b"", ""),
     "text file": (b"<html>moved</html>", ""),

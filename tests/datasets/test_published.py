@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torchvision
 from PIL import Image
 from torchvision import transforms
 
-from tests.datasets.small import TEST, TRAIN, VAL, Small, again, cifar10_members, jpeg, python3_pickle, tar, write
+from tests.datasets.small import TEST, TRAIN, VAL, Small, again, cifar10_members, jpeg, tar, write
 from weightzoo.datasets import ImageData, prepare
 from weightzoo.datasets.description import describe
 from weightzoo.datasets.images import SPLITS
@@ -223,10 +225,11 @@ def test_grey_images_in_three_channels_and_coloured_ones_in_one(small: Small) ->
     assert (len(colour.mean), len(grey.std)) == (3, 1)
 
 
-def test_pickles_of_python_3_are_read_like_those_of_python_2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", range(5))
+def test_pickles_of_python_3_are_read_like_those_of_python_2(protocol: int, tmp_path: Path) -> None:
     small = write("cifar10", tmp_path)
     before = read(small)
-    members = cifar10_members(small.images, small.labels, dump=python3_pickle)
+    members = cifar10_members(small.images, small.labels, dump=partial(pickle.dumps, protocol=protocol))
     (small.folder / "cifar-10-python.tar.gz").write_bytes(tar(members))
     after, rows = read(again(small)), np.arange(TRAIN)
     np.testing.assert_array_equal(after.train.pixels(rows), before.train.pixels(rows))

@@ -107,7 +107,8 @@ def _receive(url: str, part: Path, on_progress: Report | None, timeout: float) -
             return
         raise
     with response:
-        start, total = 0, int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length") or ""
+        start, total = 0, int(length) if length.isdecimal() else 0
         if response.status == 206:
             span = _RANGE.fullmatch(response.headers.get("Content-Range") or "")
             start, total = (int(span[1]), int(span[2]) if span[2] != "*" else 0) if span else (-1, 0)

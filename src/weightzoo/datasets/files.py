@@ -11,18 +11,23 @@ from weightzoo.console import Report
 from weightzoo.datasets.download import download, md5_of
 from weightzoo.datasets.record import Published, RemoteFile
 from weightzoo.datasets.sources import SOURCES
-from weightzoo.errors import FormatError, MissingError
+from weightzoo.errors import DownloadError, FormatError, MissingError
 
 
 def downloaded_files(name: str, source: Published, downloads: Path, on_progress: Report | None) -> dict[str, Path]:
     """The local path of each file of the source `name` below `downloads`, which is downloaded unless it is there.
 
     Raises:
-        DownloadError: a file can't be downloaded.
+        DownloadError: a file can't be downloaded, or there is no place for it.
         FormatError: a file that is there is not the published one.
     """
     folder = downloads / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DownloadError(
+            f"{folder}: can't be made ({error.strerror}); give files you have with --from DIR"
+        ) from None
     paths: dict[str, Path] = {}
     with FileLock(folder / ".lock"):  # two zoos of one data set may be prepared at the same time
         for file in source.files():

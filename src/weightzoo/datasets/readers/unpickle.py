@@ -37,7 +37,9 @@ class _Array:
         _, shape, kind, fortran, content = state
         if not isinstance(kind, _Type) or kind.name not in ("u1", "|u1"):
             raise ValueError("an array that is not of unsigned bytes")
-        raw = content.encode("latin1") if isinstance(content, str) else bytes(content)
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        if not isinstance(raw, bytes):
+            raise ValueError("an array without bytes")
         self.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 

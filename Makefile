@@ -43,5 +43,5 @@ ui: $(INSTALLED)  ## MLflow's user interface on mlruns, at http://127.0.0.1:5000
 bench: $(INSTALLED)  ## measure the engines against each other, into reports/bench
 	@python -m tests.benchmarks.engines
 
-clean:  ## remove what builds made: data, zoos, reports (mlruns and downloads stay)
+clean:  ## remove what builds made: data, zoos, reports (mlruns and .downloads stay)
 	@rm -rf data zoos reports

@@ -68,7 +68,7 @@ def prepare(
         Path | None, typer.Option("--from", metavar="DIR", help="A folder with its files. [default: $WEIGHTZOO_DATA]")
     ] = None,
 ) -> None:
-    """Prepare the image data set of a zoo: data/ZOO. Its files are downloaded to downloads/ unless they are there."""
+    """Prepare the image data set of a zoo: data/ZOO. Its files are downloaded to .downloads/ unless they are there."""
     from weightzoo.stages.prepare import prepare
 
     prepare(zoo, WORKSPACE, given=given)

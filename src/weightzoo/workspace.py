@@ -25,7 +25,7 @@ class Workspace:
     @property
     def downloads(self) -> Path:
         """The published files of image data sets, a folder a source, for all zoos."""
-        return self.root / "downloads"
+        return self.root / ".downloads"
 
     @property
     def shared_data(self) -> Path:

@@ -62,7 +62,7 @@ def test_every_source_from_files_that_the_user_has(
     assert data.content_hash == prepare("images", spec, given=small.folder).content_hash
     shape = "x".join(map(str, data.image_shape))
     assert capsys.readouterr().err == f"prepare   first: images, 24 train, 6 val, 12 test images of {shape}\n"
-    assert not (folder / "downloads").exists()
+    assert not (folder / ".downloads").exists()
 
 
 def test_a_second_zoo_on_the_same_data_reads_nothing_again(known: Known, folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_download_is_kept_for_all_zoos(known: Known, folder: Path, serve: Call
     describe_zoos("svhn", ", channels: 3")
     assert weightzoo("prepare", "second") == 0
     assert len(server.asked) == 3
-    kept = sorted(path.name for path in Path("downloads/svhn").iterdir() if not path.name.startswith("."))
+    kept = sorted(path.name for path in Path(".downloads/svhn").iterdir() if not path.name.startswith("."))
     assert kept == ["test_32x32.mat", "train_32x32.mat"]
 
 

@@ -23,7 +23,7 @@ def prepare(
     name: str,
     spec: DatasetSpec,
     *,
-    downloads: Path | str = "downloads",
+    downloads: Path | str = ".downloads",
     given: Path | str | None = None,
     on_progress: Report | None = None,
 ) -> ImageData:

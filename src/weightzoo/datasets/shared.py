@@ -29,7 +29,7 @@ def prepare_into(
     spec: DatasetSpec,
     *,
     shared: Path,
-    downloads: Path | str = "downloads",
+    downloads: Path | str = ".downloads",
     given: Path | str | None = None,
     on_progress: Report | None = None,
 ) -> ImageData:

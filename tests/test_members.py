@@ -8,7 +8,7 @@ import pytest
 
 from weightzoo.errors import FormatError
 from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds, cohorts
-from weightzoo.spec import Constant, OneCycle
+from weightzoo.spec import Augmentation, Constant, OneCycle
 
 BASE = Member(
     dataset="digits",
@@ -35,6 +35,10 @@ def change(member: Member = BASE, **values: Any) -> Member:
 
 
 VARIANTS = [
+    change(augmentation=Augmentation(crop=4)),
+    change(augmentation=Augmentation(crop=4, flip=True)),
+    change(augmentation=Augmentation(rotation=20)),
+    change(precision="bfloat16"),
     change(dataset_hash="f" * 16),
     change(architecture="cnn-m"),
     change(init="normal"),
@@ -121,3 +125,15 @@ def test_a_mixed_cohort_is_impossible() -> None:
         Cohort((BASE, change(activation="relu")))
     with pytest.raises(ValueError, match="share architecture, activation"):
         Cohort(())
+
+
+def test_what_came_later_is_in_the_definition_only_where_it_is_used() -> None:
+    assert set(BASE.definition()["protocol"]) == {"epochs", "batch_size", "schedule", "momentum", "checkpoint_epochs"}
+    member = change(augmentation=Augmentation(crop=4, flip=True), precision="bfloat16")
+    assert member.definition()["protocol"]["augmentation"] == {"crop": 4, "flip": True}
+    for one in (BASE, member):
+        assert Member.from_definition(json.loads(json.dumps(one.definition())), "grid") == one
+    broken = member.definition()
+    broken["protocol"]["augmentation"]["crop"] = -1
+    with pytest.raises(FormatError, match="not the definition of a member"):
+        Member.from_definition(broken, "grid")

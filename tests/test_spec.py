@@ -17,6 +17,7 @@ from weightzoo.errors import MissingError, SpecError
 from weightzoo.spec import (
     ActivationKind,
     ArchitectureName,
+    Augmentation,
     Constant,
     Every,
     FixedSeeds,
@@ -74,7 +75,7 @@ def refusal(content: Any) -> str:
         # unknown and missing keys: the nearest key of that very section
         ("trainin", {}, "trainin: unknown key; did you mean 'training'?"),
         ("training.epcohs", 5, "training.epcohs: unknown key; did you mean 'epochs'?"),
-        ("training.kind", 5, "training.kind: unknown key; the keys here are epochs, batch_size, schedule, momentum, checkpoints"),
+        ("training.kind", 5, "training.kind: unknown key; the keys here are epochs, batch_size, schedule, momentum, augmentation, precision, checkpoints"),
         ("learning_rate", [1e-3], "learning_rate: unknown key; it belongs below 'factors'"),
         ("seeds", [1], "seeds: unknown key; did you mean 'seed'?"),
         ("factors.init_", ["uniform"], "factors.init_: unknown key; did you mean 'init'?"),
@@ -139,6 +140,15 @@ def refusal(content: Any) -> str:
         ("training.checkpoints", [], "training.checkpoints: got an empty list, expected at least one value"),
         ("training.checkpoints", {"every": 0}, "training.checkpoints.every: got 0, expected a number of at least 1"),
         ("training.checkpoints", {"evry": 2}, "training.checkpoints.every: missing; add `every`, the number of epochs between two checkpoints\np.yaml: zoos.a.training.checkpoints.evry: unknown key; did you mean 'every'?"),
+        ("training.augmentation", {}, "training.augmentation: nothing is to be done; set crop, flip or rotation, or leave augmentation out"),
+        ("training.augmentation", {"crop": 0, "flip": False}, "training.augmentation: nothing is to be done; set crop, flip or rotation, or leave augmentation out"),
+        ("training.augmentation", {"crop": 4, "flip": 1}, "training.augmentation.flip: got 1, expected true or false"),
+        ("training.augmentation", {"crop": True}, "training.augmentation.crop: got true, expected a number"),
+        ("training.augmentation", {"rotation": 200}, "training.augmentation.rotation: got 200, expected a number of at most 180"),
+        ("training.augmentation", {"mirror": True}, "training.augmentation.mirror: unknown key; the keys here are crop, flip, rotation"),
+        ("training.augmentation", "flip", "training.augmentation: got 'flip', expected a section of `key: value` lines"),
+        ("training.precision", "float16", "training.precision: got 'float16', expected 'float32' or 'bfloat16'; did you mean 'bfloat16'?"),
+        ("compile", "yes", "compile: got 'yes', expected true or false"),
         # the rest of a zoo
         ("dataset", "digit", "dataset: no data set 'digit' below `datasets`; did you mean 'digits'?"),
         ("architecture", "cnn_s", "architecture: got 'cnn_s', expected 'cnn-s', 'cnn-m' or 'resnet-18'; did you mean 'cnn-s'?"),
@@ -285,6 +295,22 @@ def test_shorthands() -> None:
     assert zoo.factors.learning_rate == (3e-4,)
     assert zoo.factors.init == ("normal",)
     assert zoo.configuration.seeds == ListedSeeds(values=(3, 5))  # type: ignore[union-attr]
+
+
+def test_the_protocol_of_the_published_resnets() -> None:
+    content = params(architecture="resnet-18", engine="torch", compile=True)
+    content["zoos"]["a"]["factors"] = {"optimizer": "sgd", "learning_rate": "0.05", "weight_decay": "5e-4"}
+    content["zoos"]["a"]["training"] = {
+        "epochs": 60,
+        "batch_size": 128,
+        "schedule": "one_cycle",
+        "augmentation": {"flip": True, "rotation": 20},
+        "precision": "bfloat16",
+    }
+    zoo = parse_params(content).zoo("a")
+    assert zoo.training.augmentation == Augmentation(flip=True, rotation=20)
+    assert (zoo.training.precision, zoo.compile) == ("bfloat16", True)
+    assert parse_params(params()).zoo("a").training.augmentation is None
 
 
 def test_negative_zero_is_zero() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from weightzoo.errors import FormatError
-from weightzoo.spec import Schedule
+from weightzoo.spec import Augmentation, Precision, Schedule
 
 Split = Literal["train", "val", "test"]
 ConfigKind = Literal["seed", "grid", "search"]
@@ -51,13 +51,18 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What all members of a zoo share: length of training, batch, schedule, momentum of SGD, kept epochs."""
+    """What all members of a zoo share: length of training, batch, schedule, momentum of SGD, kept epochs, and so on.
+
+    `precision` is that of the forward and backward pass; weights and their updates are always float32.
+    """
 
     epochs: int
     batch_size: int
     schedule: Schedule
     momentum: float
     checkpoint_epochs: tuple[int, ...]
+    augmentation: Augmentation | None = None
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,12 @@ class Member:
         protocol = dict(vars(self.protocol))  # asdict would copy the kept epochs one by one, for each of thousands
         protocol["schedule"] = self.protocol.schedule.model_dump()
         protocol["checkpoint_epochs"] = list(self.protocol.checkpoint_epochs)
+        # What came later is there only where it is used: the ids of older members stay.
+        augmentation = protocol.pop("augmentation")
+        if augmentation is not None:
+            protocol["augmentation"] = augmentation.model_dump(exclude_defaults=True)
+        if self.protocol.precision == "float32":
+            del protocol["precision"]
         return {
             "dataset": self.dataset,
             "dataset_hash": self.dataset_hash,
@@ -107,6 +118,10 @@ class Member:
                     schedule=TypeAdapter[Schedule](Schedule).validate_python(protocol["schedule"]),
                     momentum=protocol["momentum"],
                     checkpoint_epochs=tuple(protocol["checkpoint_epochs"]),
+                    augmentation=TypeAdapter[Augmentation | None](Augmentation | None).validate_python(
+                        protocol.get("augmentation")
+                    ),
+                    precision=TypeAdapter[Precision](Precision).validate_python(protocol.get("precision", "float32")),
                 ),
                 config_kind=TypeAdapter[ConfigKind](ConfigKind).validate_python(config_kind),
             )

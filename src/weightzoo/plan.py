@@ -272,6 +272,11 @@ def _protocol(spec: ZooSpec) -> dict[str, str]:
         "protocol": f"{training.epochs:,} epochs, batch size {training.batch_size}, learning rate "
         f"{training.schedule.kind.replace('_', '-')}{f' ({settings})' if settings else ''}"
     }
+    if training.augmentation is not None:
+        used = training.augmentation.model_dump(exclude_defaults=True)
+        described["augmentation"] = ", ".join(k if v is True else f"{k} {_short(v)}" for k, v in used.items())
+    if training.precision != "float32":
+        described["precision"] = training.precision
     if isinstance(searched, SearchConfiguration):
         described["search"] = f"{searched.sampler} for {searched.objective.replace('_', ' ')}"
         if searched.sampler == "tpe" or searched.pruner is not None:

@@ -54,7 +54,13 @@ def protocol_of(spec: ZooSpec) -> Protocol:
     """The training protocol of a zoo's section."""
     training = spec.training
     return Protocol(
-        training.epochs, training.batch_size, training.schedule, training.momentum, training.checkpoint_epochs
+        training.epochs,
+        training.batch_size,
+        training.schedule,
+        training.momentum,
+        training.checkpoint_epochs,
+        training.augmentation,
+        training.precision,
     )
 
 

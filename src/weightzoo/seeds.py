@@ -47,6 +47,14 @@ def sample_order(order_seed: int, epoch: int, samples: int) -> np.ndarray:
     return permutation(order_seed, "order", epoch, size=samples)
 
 
+def augmentation_draws(order_seed: int, epoch: int, samples: int) -> np.ndarray:
+    """Float64 `[samples, 4]` on [0, 1): four draws for the image at each position of `epoch`'s order.
+
+    A function of seed, epoch and position: neither the number of samples nor what the draws are used for has a say.
+    """
+    return uniforms(order_seed, "augmentation", epoch, size=4 * samples).reshape(samples, 4)
+
+
 def spawn(seed: int, purpose: str, count: int) -> tuple[int, ...]:
     """`count` distinct seeds drawn from `seed`, below 2**31 so that every library takes them."""
     drawn: dict[int, None] = {}

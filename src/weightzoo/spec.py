@@ -33,6 +33,7 @@ Initialisation = Literal["uniform", "normal", "kaiming_uniform", "kaiming_normal
 ActivationKind = Literal["tanh", "sigmoid", "relu", "gelu", "leaky_relu", "silu"]
 OptimizerKind = Literal["adam", "adamw", "sgd"]
 ArchitectureName = Literal["cnn-s", "cnn-m", "resnet-18"]
+Precision = Literal["float32", "bfloat16"]
 EngineChoice = Literal["auto", "reference", "torch", "lanes"]
 SeedSource = Literal["init", "order", "dropout"]
 DatasetSource = Literal[
@@ -63,6 +64,7 @@ Rate = Annotated[float, _Number, Field(ge=0, lt=1, allow_inf_nan=False), AfterVa
 NonNegative = Annotated[float, _Number, Field(ge=0, le=1000, allow_inf_nan=False), AfterValidator(_plain_zero)]
 Positive = Annotated[float, _Number, Field(gt=0, le=1000, allow_inf_nan=False)]
 Divisor = Annotated[float, _Number, Field(ge=1, le=1e12, allow_inf_nan=False)]
+Degrees = Annotated[float, _Number, Field(ge=0, le=180, allow_inf_nan=False), AfterValidator(_plain_zero)]
 Fraction = Annotated[float, _Number, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
@@ -376,6 +378,24 @@ def _checkpoints(value: object) -> object:
     return value
 
 
+class Augmentation(_Section):
+    """What training does at random to each image it visits; validation and test images stay as they are.
+
+    `crop`: as large a part as the image, from the image with so many black pixels around it. `flip`: half of the images
+    left to right. `rotation`: by up to so many degrees either way, black where nothing was. In this order.
+    """
+
+    crop: Annotated[int, _Number, Field(ge=0, le=256)] = 0
+    flip: Annotated[bool, Field(strict=True)] = False
+    rotation: Degrees = 0.0
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not (self.crop or self.flip or self.rotation):
+            raise refusal("nothing is to be done; set crop, flip or rotation, or leave augmentation out")
+        return self
+
+
 class Training(_Section):
     """The training protocol, the same for all members of a zoo."""
 
@@ -383,6 +403,8 @@ class Training(_Section):
     batch_size: Annotated[int, _Number, Field(ge=1, le=MAX_BATCH)] = 10
     schedule: Schedule = Constant()
     momentum: Rate = 0.9
+    augmentation: Augmentation | None = None
+    precision: Precision = "float32"
     checkpoints: Annotated[
         Annotated[Literal["all"], Tag(TAG + "all")]
         | Annotated[Every, Tag(TAG + "every")]
@@ -430,6 +452,7 @@ class ZooSpec(_Section):
     training: Training = Training()
     engine: EngineChoice = "auto"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
+    compile: Annotated[bool, Field(strict=True)] = False
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -561,6 +584,7 @@ def parse_params(content: object, source: str = "params") -> Params:
 _SECTIONS: dict[str, type[BaseModel]] = {
     "factors": Factors,
     "training": Training,
+    "augmentation": Augmentation,
     "pruner": Pruner,
     TAG + "range": Range,
     TAG + "fixed seeds": FixedSeeds,

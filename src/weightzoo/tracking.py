@@ -388,7 +388,10 @@ def parameters(member: Member) -> dict[str, str]:
     """The MLflow params of a member: every hyperparameter, seed and setting of the protocol."""
     chosen, seeds, protocol = member.hyperparameters, member.seeds, member.protocol
     schedule: dict[str, Any] = protocol.schedule.model_dump()
-    return {
+    more = {} if protocol.precision == "float32" else {"precision": protocol.precision}
+    if protocol.augmentation is not None:
+        more["augmentation"] = json.dumps(protocol.augmentation.model_dump(exclude_defaults=True), sort_keys=True)
+    return more | {
         "init": chosen.init,
         "activation": chosen.activation,
         "optimizer": chosen.optimizer,

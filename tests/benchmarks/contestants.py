@@ -19,11 +19,12 @@ from tests.benchmarks.cases import LEARNING_RATE, Case
 from weightzoo.architectures.graph import Activation, Conv, Flatten, Linear, MaxPool
 from weightzoo.architectures.module import build_module
 from weightzoo.training.devices import DeviceData
+from weightzoo.training.gradients import Dense
 from weightzoo.training.initial import starting_state
 from weightzoo.training.lanes.compile import compile_network, host_target
 from weightzoo.training.lanes.groups import Group, Plan, Workspace
 from weightzoo.training.lanes.network import Recipe
-from weightzoo.training.stacked import _members_at_once, _Stack
+from weightzoo.training.stacked import Stack, stack_size
 
 
 class Contestant(Protocol):
@@ -80,9 +81,10 @@ class TorchStacked:
         case = dataclasses.replace(case, images=max(case.batch, 40))  # an epoch of it is short enough for a round
         cohort, device = case.cohort(epochs=100_000), torch.device("cpu")
         data, state = DeviceData(case.data(), case.graph, device), starting_state(case.graph, cohort, None)
-        at_once = _members_at_once(case.graph, cohort, device)
+        at_once = stack_size(case.graph, case.batch, device)
+        dense = Dense(case.graph, cohort.activation, device)
         parts = [np.arange(start, min(start + at_once, len(cohort))) for start in range(0, len(cohort), at_once)]
-        self.stacks = [_Stack(case.graph, cohort.select(p.tolist()), state.select(p), data) for p in parts]
+        self.stacks = [Stack(case.graph, cohort.select(p.tolist()), state.select(p), data, dense) for p in parts]
         self.order = itertools.cycle(self.stacks)
         self.images = case.images
 

@@ -11,7 +11,7 @@ from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropou
 from weightzoo.architectures.resnet import resnet_18
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds
-from weightzoo.spec import Constant, Schedule
+from weightzoo.spec import Augmentation, Constant, Precision, Schedule
 
 CONSTANT = Constant()
 
@@ -61,10 +61,12 @@ def make_cohort(
     batch_size: int = 7,
     schedule: Schedule = CONSTANT,
     momentum: float = 0.9,
+    augmentation: Augmentation | None = None,
+    precision: Precision = "float32",
     **shared: Any,
 ) -> Cohort:
     """A cohort from the hyperparameters, and `seed`, by which its members differ, and those that they share."""
-    protocol = Protocol(epochs, batch_size, schedule, momentum, tuple(range(epochs + 1)))
+    protocol = Protocol(epochs, batch_size, schedule, momentum, tuple(range(epochs + 1)), augmentation, precision)
     made: list[Member] = []
     for number, own in enumerate(members):
         chosen = {

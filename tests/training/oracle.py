@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from weightzoo import seeds
 from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropout, Flatten, Linear, MaxPool
-from weightzoo.datasets.images import ImageData
+from weightzoo.datasets.images import ImageData, SplitName
 from weightzoo.members import Member
 from weightzoo.training.initial import initial_weights
 
@@ -86,9 +87,17 @@ def gradient(
 
 
 def train(
-    architecture: Architecture, member: Member, data: ImageData, rates: np.ndarray, momenta: np.ndarray
+    architecture: Architecture,
+    member: Member,
+    data: ImageData,
+    rates: np.ndarray,
+    momenta: np.ndarray,
+    images_at: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> list[OracleEpoch]:
-    """All epochs, with the learning rate and the momentum (or beta1) of each step."""
+    """All epochs, with the learning rate and the momentum (or beta1) of each step.
+
+    `images_at(epoch, positions, rows)` gives the training images as they are augmented.
+    """
     images, labels = data.inputs["train"], data.labels["train"]
     chosen, batch_size, samples = member.hyperparameters, member.protocol.batch_size, len(labels)
     w = initial_weights(architecture, [member])[0].astype(np.float64)
@@ -101,7 +110,9 @@ def train(
         for start in range(0, samples, batch_size):
             rows = order[start : start + batch_size]
             visits = (epoch - 1) * samples + start + np.arange(len(rows))
-            g, loss, right = gradient(architecture, member, w, images[rows], labels[rows], visits)
+            positions = start + np.arange(len(rows))
+            x = images[rows] if images_at is None else images_at(epoch, positions, rows)
+            g, loss, right = gradient(architecture, member, w, x, labels[rows], visits)
             loss_sum, hits = loss_sum + loss * len(rows), hits + right
             rate, beta1, beta2, decay = rates[t], momenta[t], 0.999, chosen.weight_decay
             t += 1
@@ -118,3 +129,14 @@ def train(
             w = w - rate * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + 1e-8)
         epochs.append(OracleEpoch(w, loss_sum / samples, hits / samples))
     return epochs
+
+
+def evaluate(
+    architecture: Architecture, member: Member, weights: np.ndarray, data: ImageData, split: SplitName
+) -> float:
+    """The mean loss on a split, without dropout."""
+    inputs = torch.tensor(data.inputs[split], dtype=torch.float64)
+    labels = torch.tensor(data.labels[split], dtype=torch.long)
+    vector = torch.tensor(weights, dtype=torch.float64)
+    logits = forward(architecture, member.hyperparameters.activation, vector, inputs, {})
+    return (logits.logsumexp(1) - logits[torch.arange(len(labels)), labels]).mean().item()

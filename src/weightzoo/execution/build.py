@@ -160,7 +160,7 @@ def _shard(build: Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, end
 
 
 def engine_chooser(
-    choice: str | Engine, built: Architecture, device: str, threads: int | None
+    choice: str | Engine, built: Architecture, device: str, threads: int | None, *, compile: bool = False
 ) -> Callable[[Cohort], Engine]:
     """What finds the engine of each cohort: one by its name, or a given one.
 
@@ -174,7 +174,7 @@ def engine_chooser(
         def choose(cohort: Cohort) -> Engine:
             key = cohort_key(cohort.members[0])
             if key not in chosen:
-                chosen[key] = choose_engine(choice, built, cohort, device, threads=threads)
+                chosen[key] = choose_engine(choice, built, cohort, device, threads=threads, compile=compile)
             return chosen[key]
 
         return choose

@@ -90,7 +90,7 @@ def train_zoo(
             runs=runs,
             known=usable_runs(runs),
             snapshots=saved_snapshots(store.resume_folder / name),
-            choose=engine_chooser(engine or spec.engine, built, chosen_device, threads),
+            choose=engine_chooser(engine or spec.engine, built, chosen_device, threads, compile=spec.compile),
             writer=BackgroundWriter(),
             on_progress=on_progress,
             shard_size=shard_size or default_shard_size(chosen_device, threads),

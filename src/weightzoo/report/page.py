@@ -124,6 +124,12 @@ def _training_in_words(findings: Findings) -> str:
         words.append(f"{kind} learning rate" + (f" ({details})" if details else ""))
     if "momentum" in training and "sgd" in findings.models["optimizer"].tolist():
         words.append(f"momentum {training['momentum']} of SGD")
+    augmentation = training.get("augmentation")
+    if isinstance(augmentation, Mapping):
+        used = (key if value is True else f"{key} {value:g}" for key, value in augmentation.items())
+        words.append(f"augmented by {', '.join(used)}")
+    if "precision" in training:
+        words.append(str(training["precision"]))
     return ", ".join(words)
 
 

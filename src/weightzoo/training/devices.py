@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 from weightzoo.architectures import Architecture
 from weightzoo.datasets.images import SPLITS, ImageData
 from weightzoo.errors import EngineError
+
+KEPT_BYTES = 1_500_000_000  # of normalised images
 
 
 def resolve_device(name: str) -> torch.device:
@@ -33,8 +35,37 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+class Images:
+    """The images of a split on a device as bytes, normalised when they are asked for: a quarter of the memory.
+
+    What comes out is float32 `[..., channels, height, width]`, the same bits as `ImageData.inputs` on a CPU.
+    """
+
+    def __init__(self, images: np.ndarray, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        self._images = to_tensor(images, device, torch.uint8)
+        self._full, self._mean, self._std = (
+            to_tensor(np.asarray(values, np.float32).reshape(-1, 1, 1), device) for values in ([255], mean, std)
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return self._normalised(self._images[index])
+
+    @property
+    def black(self) -> Tensor:
+        """A pixel of value 0, `[channels, 1, 1]`."""
+        return self._normalised(torch.zeros_like(self._mean))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return (images.to(torch.float32) / self._full - self._mean) / self._std
+
+
 class DeviceData:
     """The normalised images float32 `[N, channels, height, width]` and labels int64 `[N]` of each split on a device.
+
+    Data sets that would take more than `KEPT_BYTES` are normalised part by part, as they are used.
 
     Raises:
         EngineError: the images or classes are not those that the architecture takes.
@@ -47,8 +78,12 @@ class DeviceData:
             raise EngineError(
                 f"{architecture.name}: {data.name} has {given}, expected {wanted}; build it for this data"
             )
-        self.classes = data.classes
-        self.inputs: dict[str, Tensor] = {split: to_tensor(data.inputs[split], device) for split in SPLITS}
+        self.architecture = architecture
+        images = {split: Images(data.images[split], data.mean, data.std, device) for split in SPLITS}
+        self.black = images["train"].black
+        small = 4 * sum(data.images[split].size for split in SPLITS) <= KEPT_BYTES
+        kept = {split: to_tensor(data.inputs[split], device) for split in SPLITS} if small else images
+        self.inputs: Mapping[str, Tensor | Images] = kept
         self.labels: dict[str, Tensor] = {split: to_tensor(data.labels[split], device, torch.int64) for split in SPLITS}
 
 
@@ -57,6 +92,18 @@ def to_tensor(values: np.ndarray | Tensor, device: torch.device | str, dtype: to
     if isinstance(values, np.ndarray) and not values.flags.writeable:
         values = values.copy()
     return torch.as_tensor(values, dtype=dtype, device=device)
+
+
+def unsupported_precision(precision: str, device: torch.device) -> str | None:
+    """None if training can compute in this precision on a device, else why not."""
+    if precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return "its graphics card has no bfloat16"
+    return None
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which matrix products and convolutions compute in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 @contextmanager

@@ -15,11 +15,13 @@ from torch.nn import functional
 from weightzoo.architectures import Architecture
 from weightzoo.architectures.module import Network, build_module, parameters_of
 from weightzoo.datasets.images import SplitName
-from weightzoo.training.devices import DeviceData, to_tensor
+from weightzoo.training.devices import DeviceData, Images, to_tensor
 from weightzoo.training.protocol import PROBE_SIZE, Metrics
 
-BATCH = 200  # images at a time, so that on a CPU the activations stay within its cache
+BATCH = 200  # images at a time, so that on a CPU the activations of a CNN stay within its cache
+LAYER_BYTES = 64_000_000  # that one layer's outputs may take: fewer images at a time of a ResNet at 64 pixels, say
 CUDA_MEMBERS = 64  # models at a time there
+CUDA_LAYER_BYTES = 1_000_000_000  # that one layer's outputs may take in all these models
 
 
 @dataclass(frozen=True)
@@ -59,25 +61,46 @@ def evaluate(
     images = to_tensor(inputs, device)
     targets = to_tensor(labels, device, torch.int64)
     parameters = parameters_of(architecture, vectors)
-    return evaluate_stack(network, parameters, images, targets, architecture.classes, keep_logits=keep_logits)
+    return evaluate_stack(
+        network,
+        parameters,
+        images,
+        targets,
+        architecture.classes,
+        keep_logits=keep_logits,
+        at_once=sizes_at_once(architecture),
+    )
+
+
+def sizes_at_once(architecture: Architecture) -> tuple[int, int]:
+    """How many images an evaluation takes at a time, and on CUDA how many models."""
+    layer = 4 * max(architecture.activation_sizes)
+    images = max(1, min(BATCH, LAYER_BYTES // layer))
+    return images, max(1, min(CUDA_MEMBERS, CUDA_LAYER_BYTES // (images * layer)))
 
 
 @torch.no_grad()
 def evaluate_stack(
     network: Network,
     parameters: Mapping[str, Tensor],
-    inputs: Tensor,
+    inputs: Tensor | Images,
     labels: Tensor,
     classes: int,
     *,
     keep_logits: bool = False,
+    at_once: tuple[int, int] = (BATCH, CUDA_MEMBERS),
 ) -> Evaluation:
-    """`evaluate` for a network in evaluation mode, parameters `[M, *shape]`, inputs and labels int64 on one device."""
+    """`evaluate` for a network in evaluation mode, parameters `[M, *shape]`, inputs and labels int64 on one device.
+
+    Parameters include the buffers.
+    """
     nats: list[Tensor] = []
     hits: list[Tensor] = []
     logits: list[Tensor] = []
-    for inputs_B, labels_B in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
-        logits_MBC = _logits(network, parameters, inputs_B)
+    batch, chunk = at_once
+    for start in range(0, max(1, len(labels)), batch):
+        inputs_B, labels_B = inputs[start : start + batch], labels[start : start + batch]
+        logits_MBC = _logits(network, parameters, inputs_B, chunk)
         labels_MB = labels_B.expand(len(logits_MBC), -1)
         nats.append(functional.cross_entropy(logits_MBC.mT, labels_MB, reduction="none"))
         hits.append(is_correct(logits_MBC, labels_MB))
@@ -109,8 +132,17 @@ def measure(
     network.eval()
 
     def on(split: SplitName, stop: int | None = None, *, keep_logits: bool = False) -> Evaluation:
-        inputs, labels = data.inputs[split][:stop], data.labels[split][:stop]
-        return evaluate_stack(network, parameters, inputs, labels, data.classes, keep_logits=keep_logits)
+        inputs, labels = data.inputs[split], data.labels[split][:stop]
+        inputs = inputs if stop is None else inputs[:stop]
+        return evaluate_stack(
+            network,
+            parameters,
+            inputs,
+            labels,
+            data.architecture.classes,
+            keep_logits=keep_logits,
+            at_once=sizes_at_once(data.architecture),
+        )
 
     val, test, probe = on("val"), on("test"), on("test", PROBE_SIZE, keep_logits=True)
     assert probe.logits is not None
@@ -151,13 +183,13 @@ def to_numpy(tensor: Tensor, dtype: torch.dtype = torch.float32) -> np.ndarray:
     return array
 
 
-def _logits(network: Network, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Logits `[M, B, C]` of each of the M models on the same inputs `[B, ...]`."""
+def _logits(network: Network, parameters: Mapping[str, Tensor], inputs: Tensor, chunk: int) -> Tensor:
+    """Logits `[M, B, C]` of each of the M models on the same inputs `[B, ...]`; on CUDA, `chunk` models at a time."""
 
     def one(own: Mapping[str, Tensor]) -> Tensor:
         return functional_call(network, dict(own), (inputs,))
 
-    if inputs.is_cuda:
-        return vmap(one, chunk_size=CUDA_MEMBERS)(parameters)
     members = len(next(iter(parameters.values())))
+    if inputs.is_cuda and min(chunk, members) > 1:
+        return vmap(one, chunk_size=chunk)(parameters)
     return torch.stack([one({name: tensor[row] for name, tensor in parameters.items()}) for row in range(members)])

@@ -9,11 +9,12 @@ import numpy as np
 
 from weightzoo import seeds
 from weightzoo.architectures import Architecture
+from weightzoo.architectures.graph import BatchNorm
 from weightzoo.errors import LayoutError, SpecError
 from weightzoo.members import Cohort, Member
 from weightzoo.training.protocol import SLOTS, TrainState
 
-BIAS = 0.01  # every bias of the published zoos starts here
+BIAS = 0.01  # every bias of the published zoos starts here, but for those of batch normalisation
 
 
 def starting_state(architecture: Architecture, cohort: Cohort, resume: TrainState | None) -> TrainState:
@@ -57,8 +58,12 @@ def _draw(architecture: Architecture, init: str, seed: int) -> np.ndarray:
     """The weight vector float32 `[P]` of one initialisation and seed."""
     layout = architecture.layout
     vector = np.full(layout.size, BIAS)
+    norms = {layer.name for layer in architecture.weighted if isinstance(layer, BatchNorm)}
     for index, (name, shape) in enumerate(layout.parameters):
-        if not name.endswith(".bias"):
+        layer, _, part = name.rpartition(".")
+        if layer in norms:  # the identity, whatever the initialisation
+            vector[layout.span(name)] = part in ("weight", "running_var")
+        elif part != "bias":
             vector[layout.span(name)] = _draw_weight(init, shape, seed, index)
     return vector.astype(np.float32)
 

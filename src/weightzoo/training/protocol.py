@@ -39,12 +39,18 @@ class Metrics:
 class TrainState:
     """All that training needs to go on behind `epoch`: weights and optimiser state, each float32 `[M, P]`.
 
+    The weights include the buffers, of which the optimiser knows nothing: their slots are zero.
     `slots` holds `exp_avg` and `exp_avg_sq` (Adam, AdamW) or `momentum_buffer` (SGD); before the first step all zeros.
     """
 
     epoch: int
     weights: np.ndarray
     slots: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that this takes."""
+        return self.weights.nbytes + sum(slot.nbytes for slot in self.slots.values())
 
     def select(self, rows: np.ndarray) -> TrainState:
         """The state of some of the members."""

@@ -22,7 +22,15 @@ from weightzoo.architectures.module import build_module, parameters_of
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError
 from weightzoo.members import Cohort, Member
-from weightzoo.training.devices import DeviceData, resolve_device, to_tensor, torch_threads
+from weightzoo.training.augmentation import augment, augmentation_plan
+from weightzoo.training.devices import (
+    DeviceData,
+    autocast,
+    resolve_device,
+    to_tensor,
+    torch_threads,
+    unsupported_precision,
+)
 from weightzoo.training.evaluation import is_correct, measure, to_numpy
 from weightzoo.training.initial import starting_state
 from weightzoo.training.protocol import BETA1, BETA2, EPSILON, SLOTS, EpochResult, TrainState
@@ -39,8 +47,8 @@ class ReferenceEngine:
         self.device = resolve_device(device)
 
     def supports(self, architecture: Architecture, cohort: Cohort, device: str) -> str | None:
-        """None: there is nothing that it can't train."""
-        return None
+        """None, but where the device lacks the precision: there is no architecture that it can't train."""
+        return unsupported_precision(cohort.protocol.precision, self.device)
 
     def train(
         self, architecture: Architecture, cohort: Cohort, data: ImageData, *, resume: TrainState | None = None
@@ -76,7 +84,7 @@ class _Model:
     ) -> None:
         self.architecture, self.member = architecture, member
         self.inputs, self.labels = data.inputs["train"], data.labels["train"]
-        self.device = self.inputs.device
+        self.device, self.black = data.black.device, data.black
         batch_size = member.protocol.batch_size
         self.steps = math.ceil(len(self.labels) / batch_size)
         self.rates, self.momenta = step_factors(member.protocol, self.steps, member.hyperparameters.optimizer)
@@ -95,6 +103,7 @@ class _Model:
         """Visit every training image once: the mean loss and the accuracy on the way."""
         samples, batch_size = len(self.labels), self.member.protocol.batch_size
         order = torch.from_numpy(seeds.sample_order(self.member.seeds.order, epoch, samples)).to(self.device)
+        plan = self._augmentation_plan(epoch)
         loss_sum, hits = 0.0, 0
         self.network.train()
         for number, batch in enumerate(order.split(batch_size)):
@@ -102,9 +111,12 @@ class _Model:
             first_visit = (epoch - 1) * samples + number * batch_size
             self._set_rate(self.rates[step], self.momenta[step])
             inputs, labels = self.inputs[batch], self.labels[batch]
+            if plan is not None:
+                inputs = augment(inputs, self.black, plan[number * batch_size :][: len(batch)])
 
             self.optimizer.zero_grad()
-            logits = self.network(inputs, self._masks(first_visit + np.arange(len(batch))))
+            with autocast(self.member.protocol.precision, self.device):
+                logits = self.network(inputs, self._masks(first_visit + np.arange(len(batch)))).float()
             loss = cross_entropy(logits, labels)
             loss.backward()
             self.optimizer.step()
@@ -115,11 +127,12 @@ class _Model:
 
     def weights(self) -> np.ndarray:
         """The weight vector, float32 `[P]`."""
-        return self._vector(dict(self.network.named_parameters()))
+        return self._vector(self.network.state_dict())
 
     def slot(self, name: str) -> np.ndarray:
-        """One part of the optimiser's state, float32 `[P]`."""
-        return self._vector({key: self.optimizer.state[p][name] for key, p in self.network.named_parameters()})
+        """One part of the optimiser's state, float32 `[P]`, zero at the buffers."""
+        zeros = {key: torch.zeros_like(buffer) for key, buffer in self.network.named_buffers()}
+        return self._vector(zeros | {key: self.optimizer.state[p][name] for key, p in self.network.named_parameters()})
 
     def _set_rate(self, learning_rate: float, momentum: float) -> None:
         group = self.optimizer.param_groups[0]
@@ -128,6 +141,14 @@ class _Model:
             group["momentum"] = float(momentum)
         else:
             group["betas"] = (float(momentum), BETA2)
+
+    def _augmentation_plan(self, epoch: int) -> Tensor | None:
+        augmentation = self.member.protocol.augmentation
+        if augmentation is None:
+            return None
+        return torch.from_numpy(augmentation_plan(augmentation, self.member.seeds.order, epoch, len(self.labels))).to(
+            self.device
+        )
 
     def _masks(self, visits: np.ndarray) -> Mapping[int, Tensor] | None:
         """The factor 0 or 1/(1 - rate) of each unit `[B, *shape]`, by the position of the dropout layer."""

@@ -70,6 +70,8 @@ class LanesEngine:
         for layer in architecture.layers:
             if type(layer) not in _LAYERS:
                 return f"it has no kernel for the layer {type(layer).__name__}"
+            if isinstance(layer, Conv) and not layer.bias:
+                return "it has no kernel for a convolution without bias"
         if len(architecture.shapes[-1]) != 1:
             return f"the last layer gives {list(architecture.shapes[-1])}, no vector of logits"
         if not architecture.layout.parameters:
@@ -80,6 +82,10 @@ class LanesEngine:
             return f"it has no activation {cohort.activation!r}"
         if cohort.optimizer not in SLOTS:
             return f"it has no optimiser {cohort.optimizer!r}"
+        if cohort.protocol.augmentation is not None:
+            return "it trains on the images as they are, without augmentation"
+        if cohort.protocol.precision != "float32":
+            return f"it computes in float32, not in {cohort.protocol.precision}"
         return None
 
     def train(

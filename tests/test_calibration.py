@@ -7,6 +7,7 @@ import time
 import pytest
 
 from weightzoo.architectures import architecture
+from weightzoo.architectures.resnet import resnet_18
 from weightzoo.calibration import Speed, calibrate, noise
 from weightzoo.datasets.description import Description
 from weightzoo.members import Cohort, cohorts
@@ -62,3 +63,13 @@ def test_noise_has_the_shape_of_the_data(train: int, batch: int, expected: int) 
     assert images.size("val") == pytest.approx(expected / 5, abs=1)
     assert images.size("test") == 1
     assert images.inputs["train"].std() == pytest.approx(1, abs=0.1)
+
+
+def test_of_a_large_network_one_model_is_measured_on_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weightzoo.calibration.LARGE", 10_000)
+    small_resnet = resnet_18((3, 8, 8), 10, width=4)
+    data = Description((3, 8, 8), 10, {"train": 40_000, "val": 10_000, "test": 10_000})
+    (speed,) = calibrate(small_resnet, kinds(batch_size=256)[:1], data, engine="torch", threads=1)
+    assert speed.members == 1
+    assert noise(data, kinds(16)[:1], 0).size("train") == 32
+    assert speed.seconds(10, 40_000, 50) == speed.startup + 10 * 40_000 * 50 * speed.image

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weightzoo.architectures import ARCHITECTURES, Architecture, architecture
-from weightzoo.checkpoints import METRICS, RecordedMetrics, ranges, read_checkpoints, read_metrics, read_state
+from weightzoo.checkpoints import METRICS, RecordedMetrics, checkpoint_parts, ranges, read_metrics, read_state
 from weightzoo.connection import connect, local_artifacts, tracking_errors
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, LayoutError, MissingError, NotFoundError, QueryError
+from weightzoo.layout import Layout
 from weightzoo.members import TRAINING
 from weightzoo.records import RunRecord
 from weightzoo.zoo import DatasetInfo, ModelRecord, Zoo, ZooHeader, write_zoo
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _DOWNLOADS = 8  # at once, where artifacts are not in the file system
+_DOWNLOADED_BYTES = 4_000_000_000  # that these may take; one model is fetched in any case
 
 
 def assemble(
@@ -51,6 +53,7 @@ def assemble(
         )
     kept = _kept_epochs(runs, epochs)
     artifacts = _Artifacts(tracking_uri)
+    every_epoch = max(len(_definition(run)["protocol"]["checkpoint_epochs"]) for run in runs)
     with artifacts.of(runs[0]) as folder, _naming(runs[0]):
         first = read_metrics(folder)
         built = _architecture(runs[0], first, folder, data)
@@ -63,7 +66,9 @@ def assemble(
         probe_images=int(first.probe_logits.shape[1]),
         spec=_spec(runs),
     )
-    records = (_model(run, folder, header) for run, folder in artifacts.of_all(runs))
+    bytes_a_model = 4 * every_epoch * built.layout.size
+    at_once = max(1, min(_DOWNLOADS, _DOWNLOADED_BYTES // bytes_a_model))
+    records = (_model(run, folder, header) for run, folder in artifacts.of_all(runs, at_once))
     write_zoo(path, header, records, on_progress=on_progress)
     return Zoo.open(path)
 
@@ -157,12 +162,7 @@ def _model(run: RunRecord, folder: Path, header: ZooHeader) -> ModelRecord:
     with _naming(run):
         metrics = read_metrics(folder)
         epochs = [epoch for epoch in header.checkpoint_epochs if epoch <= metrics.last_epoch]
-        weights = np.empty((0, header.architecture.layout.size), np.float32)
-        owner = metrics.member
-        if epochs:
-            checkpoints = read_checkpoints(folder, header.architecture.layout, epochs)
-            weights, owner = checkpoints.weights, checkpoints.member
-        _require_whole(run, metrics, owner)
+        _require_whole(run, metrics)
         positions = np.searchsorted(metrics.checkpoint_epochs, epochs)
         row = {column.name: getattr(run, column.name) for column in GIVEN}
         empty = sorted(name for name, value in row.items() if value is None and name != "diverged_epoch")
@@ -170,7 +170,7 @@ def _model(run: RunRecord, folder: Path, header: ZooHeader) -> ModelRecord:
             raise FormatError(f"the tracking store has no {', '.join(empty)} of it")
     return ModelRecord(
         row={**row, "parent": run.parent, "parent_epoch": run.parent_epoch},
-        weights=weights,
+        weights=_weights(run, folder, header.architecture.layout, epochs),
         metrics={name: metrics.values[name] for name in METRICS},
         val_class_accuracy=metrics.val_class_accuracy,
         test_class_accuracy=metrics.test_class_accuracy,
@@ -179,13 +179,22 @@ def _model(run: RunRecord, folder: Path, header: ZooHeader) -> ModelRecord:
     )
 
 
+def _weights(run: RunRecord, folder: Path, layout: Layout, epochs: list[int]) -> Iterator[np.ndarray]:
+    """The weights of a run at some epochs, file by file."""
+    with _naming(run):
+        for part in checkpoint_parts(folder, layout, epochs) if epochs else ():
+            if part.member != run.member:
+                raise FormatError(f"its artifacts are those of member {part.member}")
+            yield part.weights
+
+
 _PROVENANCE = ("run_id", "seconds", "started", "ended", "machine", "version")
 
 
-def _require_whole(run: RunRecord, metrics: RecordedMetrics, owner: str) -> None:
-    """The artifacts belong to the run's member, and go exactly as far as the run says."""
-    if {metrics.member, owner} != {run.member}:
-        raise FormatError(f"its artifacts are those of member {metrics.member} or {owner}")
+def _require_whole(run: RunRecord, metrics: RecordedMetrics) -> None:
+    """The metrics are those of the run's member, and go exactly as far as the run says."""
+    if metrics.member != run.member:
+        raise FormatError(f"its artifacts are those of member {metrics.member}")
     if not np.array_equal(metrics.epochs, np.arange((run.last_epoch or 0) + 1)):
         raise FormatError(
             f"its metrics cover epochs {ranges(metrics.epochs.tolist())}, the run ended at {run.last_epoch}"
@@ -227,7 +236,7 @@ class _Artifacts:
         for _, folder in self.of_all((run,)):
             yield folder
 
-    def of_all(self, runs: tuple[RunRecord, ...]) -> Iterator[tuple[RunRecord, Path]]:
+    def of_all(self, runs: tuple[RunRecord, ...], at_once: int = 1) -> Iterator[tuple[RunRecord, Path]]:
         """Each run with its folder, in order; while one is read the next ones are being fetched."""
         uri = self.tracking_uri
         local = [local_artifacts(run.artifact_uri or "", uri) for run in runs]
@@ -235,12 +244,12 @@ class _Artifacts:
             yield from ((run, folder) for run, folder in zip(runs, local, strict=True) if folder is not None)
             return
         client = connect(uri)
-        with ThreadPoolExecutor(_DOWNLOADS) as pool, tempfile.TemporaryDirectory(prefix="weightzoo-") as place:
+        with ThreadPoolExecutor(at_once) as pool, tempfile.TemporaryDirectory(prefix="weightzoo-") as place:
             waiting: deque[tuple[RunRecord, Future[tempfile.TemporaryDirectory[str]]]] = deque()
             left = iter(runs)
             try:
                 while True:
-                    while len(waiting) < _DOWNLOADS and (run := next(left, None)) is not None:
+                    while len(waiting) < at_once and (run := next(left, None)) is not None:
                         waiting.append((run, pool.submit(_fetch, client, uri, run, place)))
                     if not waiting:
                         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -20,6 +21,8 @@ from weightzoo.training import choose_engine
 
 MIN_IMAGES = 120  # training images of a calibration, as a rule
 ENOUGH = 0.25  # seconds of training behind which a cohort is measured well enough
+LARGE = 1_000_000  # weights; of larger networks one model is measured, on two minibatches of
+FEW = 16  # images, which keep a processor busy all the same
 TOGETHER = 32  # members a CPU thread that are measured together; fewer would leave vector lanes empty
 
 
@@ -49,24 +52,29 @@ def calibrate(
 ) -> list[Speed]:
     """The speed of each kind of cohort, in order, until `budget` seconds are spent; at least of the first.
 
+    Networks above `LARGE` weights are measured one at a time and in small minibatches.
+
     Raises:
         EngineError: the engine that was asked for can't train one of them.
     """
-    images = noise(data, kinds := tuple(kinds))
+    large = architecture.layout.size > LARGE
+    kinds = tuple(map(_in_small_batches, kinds) if large else kinds)
+    images = noise(data, kinds, 0 if large else MIN_IMAGES)
+    most = 1 if large else TOGETHER * (threads or os.cpu_count() or 1)
     start = time.perf_counter()
     speeds: list[Speed] = []
     for cohort in kinds:
         if speeds and time.perf_counter() - start + speeds[-1].startup > budget:
             break
-        sample = _sample(cohort, TOGETHER * (threads or os.cpu_count() or 1))
+        sample = _sample(cohort, most)
         speeds.append(_measure(architecture, sample, images, engine, device, threads))
     return speeds
 
 
-def noise(data: Description, kinds: tuple[Cohort, ...]) -> ImageData:
+def noise(data: Description, kinds: tuple[Cohort, ...], least: int = MIN_IMAGES) -> ImageData:
     """Random images in the shape of a data set, fewer but split in proportion: whole minibatches, at least two."""
     batch = max(cohort.protocol.batch_size for cohort in kinds)
-    wanted = batch * max(2, math.ceil(MIN_IMAGES / batch))
+    wanted = batch * max(2, math.ceil(least / batch))
     train = min(wanted, data.counts["train"])
     counts = {split: max(1, round(data.counts[split] * train / data.counts["train"])) for split in SPLITS}
     channels, height, width = data.image_shape
@@ -81,6 +89,12 @@ def noise(data: Description, kinds: tuple[Cohort, ...]) -> ImageData:
         class_names=tuple(map(str, range(data.classes))),
         source="noise",
     )
+
+
+def _in_small_batches(cohort: Cohort) -> Cohort:
+    batch = min(FEW, cohort.protocol.batch_size)
+    protocol = dataclasses.replace(cohort.protocol, batch_size=batch)
+    return Cohort(tuple(dataclasses.replace(member, protocol=protocol) for member in cohort.members))
 
 
 def _sample(cohort: Cohort, most: int) -> Cohort:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,22 +149,32 @@ def read_checkpoints(folder: Path | str, layout: Layout, epochs: Iterable[int] |
         FormatError: a file is truncated, corrupt or of another format.
         LayoutError: the tensors do not fit the architecture.
     """
+    parts = list(checkpoint_parts(folder, layout, epochs))
+    if not parts:
+        return Checkpoints("", (), np.empty((0, layout.size), np.float32))
+    found = tuple(epoch for part in parts for epoch in part.epochs)
+    return Checkpoints(parts[-1].member, found, np.concatenate([part.weights for part in parts]))
+
+
+def checkpoint_parts(folder: Path | str, layout: Layout, epochs: Iterable[int] | None = None) -> Iterator[Checkpoints]:
+    """What `read_checkpoints` reads, file by file: of a large model, epoch by epoch.
+
+    Raises:
+        MissingError, NotFoundError, FormatError, LayoutError: as `read_checkpoints`; an epoch that was not kept is
+            found out at the end.
+    """
     wanted = None if epochs is None else sorted(set(epochs))
     found: list[int] = []
-    parts: list[np.ndarray] = []
-    member = ""
     for path in checkpoint_files(folder):
         first, last = _span(path)
         if wanted is not None and not any(first <= epoch <= last for epoch in wanted):
             continue
         part = _read_part(path, layout, wanted)
-        member = part.member
         found += part.epochs
-        parts.append(part.weights)
+        yield part
     if wanted is not None and found != wanted:
         absent = [epoch for epoch in wanted if epoch not in found]
         raise NotFoundError(f"{folder}: no checkpoint of epoch {', '.join(map(str, absent))}")
-    return Checkpoints(member, tuple(found), np.concatenate(parts))
 
 
 def read_state(folder: Path | str, epoch: int) -> dict[str, np.ndarray]:

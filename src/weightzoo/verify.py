@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from weightzoo.zoo.write import stored_file
 
 Severity = Literal["ok", "note", "warning", "error"]
 _CHECKS = ("files", "tables", "weights", "duplicates", "splits", "accuracy")
-_MODELS_AT_ONCE = 32
+_BYTES_AT_ONCE = 100_000_000
 _SHOWN = 5  # examples in a message
 
 # How far a measurement made again may be from the recorded one. Engines add up in different orders, so logits agree to
@@ -166,11 +167,13 @@ def _weights(zoo: Zoo) -> Iterator[str]:
     last = zoo.models["last_epoch"].to_numpy()[:, None]
     diverged = zoo.models["diverged_epoch"].fillna(np.iinfo(np.int32).max).to_numpy(np.int64)[:, None]
     finite, absent = np.empty((len(zoo), len(kept)), bool), np.empty((len(zoo), len(kept)), bool)
-    for first in range(0, len(zoo), _MODELS_AT_ONCE):
-        block = slice(first, first + _MODELS_AT_ONCE)
-        weights_MEP = zoo.weights(block)
-        finite[block] = np.isfinite(weights_MEP).all(-1)
-        absent[block] = np.isnan(weights_MEP).all(-1)
+    states = max(1, _BYTES_AT_ONCE // (4 * zoo.layout.size))
+    models = max(1, states // len(kept))
+    for first, start in itertools.product(range(0, len(zoo), models), range(0, len(kept), states)):
+        block, some = slice(first, first + models), slice(start, start + states)
+        weights_MEP = zoo.weights(block, kept[some])
+        finite[block, some] = np.isfinite(weights_MEP).all(-1)
+        absent[block, some] = np.isnan(weights_MEP).all(-1)
     unsound = np.asarray(~finite & (kept <= last) & (kept < diverged)).any(-1)
     surplus = np.asarray(~absent & (kept > last)).any(-1)
     yield from _differing("weights are finite up to divergence", np.atleast_1d(unsound))

@@ -287,3 +287,38 @@ def test_a_build_that_is_under_way_is_not_cleared_up(tmp_path):
     while list(tmp_path.glob(".zoo.partial-*")) and time.monotonic() < deadline:
         write_zoo(path, head, synthetic_zoo.records(head))
     assert [entry.name for entry in tmp_path.iterdir()] == ["zoo"]
+
+
+def in_blocks(record, sizes):
+    cuts = np.cumsum(sizes)[:-1]
+    return dataclasses.replace(record, weights=iter(np.split(record.weights, cuts)))
+
+
+def test_weights_given_in_blocks_give_the_same_bytes(written, tmp_path):
+    head = synthetic_zoo.header(4)
+    cut = [
+        in_blocks(one, sizes)
+        for one, sizes in zip(synthetic_zoo.records(head), ([1, 4], [5], [1, 1, 2], [2, 3]), strict=True)
+    ]
+    write_zoo(tmp_path / "cut", head, cut)
+    write_zoo(tmp_path / "whole", head, synthetic_zoo.records(head))
+    for file in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "cut" / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([np.zeros((2, 2464), np.float32)], r"weights is float32 \[2, 2464\], expected float32 \[5, 2464\]"),
+        ([np.zeros((3, 2464), np.float32)] * 2, r"weights is float32 \[6, 2464\], expected float32 \[5, 2464\]"),
+        ([np.zeros((5, 2463), np.float32)], r"weights is float32 \[5, 2463\], expected"),
+        ([np.zeros((1, 2464))], r"weights is float64 \[1, 2464\], expected"),
+        ([], r"weights is float32 \[0, 2464\], expected"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, blocks, message):
+    head = synthetic_zoo.header(1)
+    (one,) = synthetic_zoo.records(head)
+    with pytest.raises(LayoutError, match=message):
+        write_zoo(tmp_path / "zoo", head, [dataclasses.replace(one, weights=iter(blocks))])
+    assert not list(tmp_path.iterdir())

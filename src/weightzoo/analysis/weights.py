@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weightzoo.analysis.performance import finished
+from weightzoo.layout import Layout
 
 if TYPE_CHECKING:
     from weightzoo.zoo import Zoo
@@ -75,15 +76,17 @@ def weight_space(zoo: Zoo, most_models: int = 2000) -> WeightSpace:
     coordinates = np.full((len(rows), len(epochs), COMPONENTS), np.nan)
     diverged_epoch = models["diverged_epoch"].to_numpy(np.float64, na_value=np.nan)
     for part in _chunks(len(rows), 4 * size * len(epochs)):
-        weights = zoo.weights(models=rows[part].tolist()).astype(np.float64)  # [m, E, P]
-        weights[epochs[None, :] >= diverged_epoch[part][:, None]] = np.nan
-        for index, layer in enumerate(layers):
-            own = weights[:, :, zoo.layout.span(layer)]
-            norms[part, :, index] = np.sqrt(np.einsum("mep,mep->me", own, own))
-        chosen = np.flatnonzero(mapped[part])
-        length = np.sqrt((norms[part.start + chosen] ** 2).sum(axis=2, keepdims=True))
-        with np.errstate(invalid="ignore"):  # a vector of zeros has no direction
-            coordinates[part.start + chosen] = weights[chosen] @ components / length - centre @ components
+        for some in _chunks(len(epochs), 4 * size * len(rows[part])):  # a single model may be too large as well
+            weights = zoo.weights(models=rows[part].tolist(), epochs=epochs[some]).astype(np.float64)  # [m, e, P]
+            weights = _without_buffers(weights, zoo.layout)
+            weights[epochs[None, some] >= diverged_epoch[part][:, None]] = np.nan
+            for index, layer in enumerate(layers):
+                own = weights[:, :, zoo.layout.span(layer)]
+                norms[part, some, index] = np.sqrt(np.einsum("mep,mep->me", own, own))
+            chosen = np.flatnonzero(mapped[part])
+            length = np.sqrt((norms[part.start + chosen, some] ** 2).sum(axis=2, keepdims=True))
+            with np.errstate(invalid="ignore"):  # a vector of zeros has no direction
+                coordinates[part.start + chosen, some] = weights[chosen] @ components / length - centre @ components
     norms[~np.isfinite(norms)] = np.nan
     return WeightSpace(rows, epochs, layers, norms, coordinates.round(_DECIMALS), explained.round(_DECIMALS), mapped)
 
@@ -93,7 +96,7 @@ def _final_lengths(zoo: Zoo, rows: np.ndarray) -> np.ndarray:
     lengths = np.empty(len(rows))
     for part in _chunks(len(rows), 4 * zoo.layout.size):
         weights = zoo.weights(models=rows[part].tolist(), epochs=[zoo.checkpoint_epochs[-1]])[:, 0]
-        lengths[part] = np.linalg.norm(weights.astype(np.float64), axis=1)
+        lengths[part] = np.linalg.norm(_without_buffers(weights, zoo.layout).astype(np.float64), axis=1)
     return lengths
 
 
@@ -105,7 +108,7 @@ def _principal_components(zoo: Zoo, rows: np.ndarray, lengths: np.ndarray) -> tu
 
     def centred(layer: str) -> tuple[np.ndarray, np.ndarray]:
         weights = zoo.weights(models=rows.tolist(), epochs=[zoo.checkpoint_epochs[-1]], layer=layer)[:, 0]
-        scaled = weights / lengths[:, None]
+        scaled = _without_buffers(weights, zoo.layout, zoo.layout.span(layer)) / lengths[:, None]
         return scaled - scaled.mean(axis=0), scaled.mean(axis=0)
 
     components, centre = np.zeros((zoo.layout.size, COMPONENTS)), np.zeros(zoo.layout.size)
@@ -128,6 +131,13 @@ def _principal_components(zoo: Zoo, rows: np.ndarray, lengths: np.ndarray) -> tu
         components[zoo.layout.span(layer), : left.shape[1]] = centred(layer)[0].T @ left
     explained[: len(top)] = np.maximum(top, 0) / total
     return components, centre, explained
+
+
+def _without_buffers(weights: np.ndarray, layout: Layout, span: slice = slice(None)) -> np.ndarray:
+    """The weights `[..., P]`, or the part `span` of them, with zeros for running means and variances."""
+    if layout.buffers:
+        weights[..., ~layout.is_trained[span]] = 0
+    return weights
 
 
 def _chunks(count: int, bytes_each: int) -> Iterator[slice]:

@@ -118,7 +118,11 @@ class Shard:
         """Hand what was trained since the last time to the writer, to be logged at once or when it is time."""
         if self._pending and self._state is not None:
             pending, state, rows = self._pending, self._state, self._rows
-            self._writer.submit(lambda: self.recorder.append(pending, state, rows, log_now=log_now), essential=True)
+            self._writer.submit(
+                lambda: self.recorder.append(pending, state, rows, log_now=log_now),
+                essential=True,
+                nbytes=state.nbytes + sum(epoch.nbytes for epoch in pending[:-1]),  # the last one's weights are those
+            )
             self._pending = []
         self._saved_at = time.monotonic()
 

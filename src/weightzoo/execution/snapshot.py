@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
 from weightzoo.checkpoints import write_atomically
 from weightzoo.errors import FormatError
@@ -93,7 +93,9 @@ class Snapshot:
             "files": files,
             "crc32": _checksum(tensors),
         }
-        write_atomically(self.folder / STATE, save(tensors, {"weightzoo": json.dumps(header, sort_keys=True)}))
+        partial = self.folder / f".{STATE}.partial"
+        save_file(tensors, partial, {"weightzoo": json.dumps(header, sort_keys=True)})  # may take a gigabyte: no copy
+        partial.replace(self.folder / STATE)
         self._files, self._last = files, epochs[-1].epoch
 
     def epochs(self, *, weights: bool = False) -> Iterator[Epoch]:

@@ -32,12 +32,24 @@ _MAX_HEADER = 100_000_000  # the library's own limit
 class TensorWriter:
     """Writes tensor `name` of a known shape, given in blocks of rows, while holding one block in memory.
 
-    As a context manager: leaving it flushes to the disk. `digest` and `bytes` describe the file written so far.
+    A row has the axes behind the first `row_axes`. As a context manager: leaving it flushes to the disk. `digest` and
+    `bytes` describe the file written so far.
     """
 
-    def __init__(self, path: Path, name: str, dtype: str, shape: tuple[int, ...], metadata: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        metadata: Mapping[str, Any],
+        *,
+        row_axes: int = 1,
+    ) -> None:
         self.path = path
         self.shape = shape
+        self._row_shape = shape[row_axes:]
+        self._all_rows = math.prod(shape[:row_axes])
         self._dtype = _DTYPES[dtype]
         self._rows = 0
         self._hash = hashlib.blake2b(digest_size=HASH_BYTES)
@@ -48,19 +60,19 @@ class TensorWriter:
         self._write(header)
 
     def append(self, rows: np.ndarray) -> None:
-        """Write rows `[n, *shape[1:]]`, exactly of the tensor's type."""
-        if rows.dtype != self._dtype or rows.shape[1:] != self.shape[1:]:
-            expected = f"{self._dtype} [n, {', '.join(map(str, self.shape[1:]))}]"
+        """Write rows `[n, *shape[row_axes:]]`, exactly of the tensor's type."""
+        if rows.dtype != self._dtype or rows.shape[1:] != self._row_shape:
+            expected = f"{self._dtype} [n, {', '.join(map(str, self._row_shape))}]"
             raise ValueError(f"rows are {rows.dtype} {list(rows.shape)}, expected {expected}")
-        if self._rows + len(rows) > self.shape[0]:
-            raise ValueError(f"the tensor has {self.shape[0]} rows, {self._rows + len(rows)} were given")
+        if self._rows + len(rows) > self._all_rows:
+            raise ValueError(f"the tensor has {self._all_rows} rows, {self._rows + len(rows)} were given")
         self._rows += len(rows)
         self._write(np.ascontiguousarray(rows).data.cast("B"))
 
     @property
     def full(self) -> bool:
         """Whether all rows are written."""
-        return self._rows == self.shape[0]
+        return self._rows == self._all_rows
 
     @property
     def digest(self) -> str:
@@ -75,7 +87,7 @@ class TensorWriter:
         """
         try:
             if not self.full:
-                raise ValueError(f"the tensor has {self.shape[0]} rows, only {self._rows} were given")
+                raise ValueError(f"the tensor has {self._all_rows} rows, only {self._rows} were given")
             self._file.flush()
             os.fsync(self._file.fileno())
         finally:

@@ -33,12 +33,14 @@ _LINEAGE = tuple(column.name for column in fmt.LINEAGE)
 class ModelRecord:
     """One model on its way into a zoo, with R = the number of kept epochs up to its last one.
 
+    `weights` may be an iterable of blocks `[r, P]` in the order of the epochs, R rows in all, so that a large model's
+    trajectory is never in memory as a whole; it is read once.
     `row` has the columns `format.GIVEN` of models.parquet, and those of `format.LINEAGE` if it has a parent.
     `provenance` has those of `format.PROVENANCE_SCHEMA` that are known.
     """
 
     row: Mapping[str, Any]
-    weights: np.ndarray  # float32 [R, P]
+    weights: np.ndarray | Iterable[np.ndarray]  # float32 [R, P]
     metrics: Mapping[str, np.ndarray]  # each of format.METRICS, float32 [last epoch + 1]
     val_class_accuracy: np.ndarray  # float32 [last epoch + 1, classes]
     test_class_accuracy: np.ndarray  # float32 [last epoch + 1, classes]
@@ -111,9 +113,7 @@ class _ZooWriter:
         self._check(record)
         if number % self._per_shard == 0:
             self._open_shard(number)
-        self._states += len(record.weights)
-        assert self._weights is not None
-        self._weights.append(self._padded(record.weights, (self._layout.size,), np.float32))
+        self._states += self._append_weights(record)
         if self._probe is not None and record.probe is not None:
             shape = (self._header.probe_images, self._header.architecture.classes)
             self._probe.append(self._padded(record.probe, shape, np.float16))
@@ -123,6 +123,25 @@ class _ZooWriter:
         self._pending.append(dataclasses.replace(record, weights=_NOTHING, probe=None))
         if sum(_length(each) for each in self._pending) >= _ROWS_IN_A_GROUP:
             self._flush_epochs()
+
+    def _append_weights(self, record: ModelRecord) -> int:
+        """Write a model's weights, NaN where it did not get; the number of epochs that it did."""
+        assert self._weights is not None
+        reached = self._reached(record)
+        size, found = self._layout.size, 0
+        for block in (record.weights,) if isinstance(record.weights, np.ndarray) else record.weights:
+            found += len(block)
+            if block.dtype != np.float32 or block.shape[1:] != (size,) or found > reached:
+                break
+            self._weights.append(block)
+        else:
+            if found == reached:
+                for _ in range(reached, len(self._header.checkpoint_epochs)):
+                    self._weights.append(np.full((1, size), np.nan, np.float32))
+                return reached
+            block = np.empty((0, size), np.float32)
+        got = f"{block.dtype} {[found, *block.shape[1:]]}"
+        raise LayoutError(f"member {record.row['member']}: weights is {got}, expected float32 {[reached, size]}")
 
     def finish(self) -> None:
         if len(self._models) != self._header.models:
@@ -160,11 +179,9 @@ class _ZooWriter:
         wrong = {*_GIVEN, *_LINEAGE} ^ {*record.row, *_LINEAGE}
         if wrong:
             raise LayoutError(f"{who}: the row lacks or has too many of {', '.join(sorted(wrong))}")
-        length = int(record.row["last_epoch"]) + 1
+        length, reached = _length(record), self._reached(record)
         classes = self._header.architecture.classes
-        reached = sum(epoch < length for epoch in self._header.checkpoint_epochs)
         expected: dict[str, tuple[Any, type, tuple[int, ...]]] = {
-            "weights": (record.weights, np.float32, (reached, self._layout.size)),
             "val_class_accuracy": (record.val_class_accuracy, np.float32, (length, classes)),
             "test_class_accuracy": (record.test_class_accuracy, np.float32, (length, classes)),
             **{name: (record.metrics.get(name), np.float32, (length,)) for name in fmt.METRICS},
@@ -175,6 +192,10 @@ class _ZooWriter:
             if array is None or array.dtype != kind or array.shape != shape:
                 got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
                 raise LayoutError(f"{who}: {name} is {got}, expected {np.dtype(kind)} {list(shape)}")
+
+    def _reached(self, record: ModelRecord) -> int:
+        """How many of the kept epochs the model got to."""
+        return sum(epoch < _length(record) for epoch in self._header.checkpoint_epochs)
 
     def _padded(self, rows: np.ndarray, shape: tuple[int, ...], kind: type) -> np.ndarray:
         """One model's rows `[1, kept epochs, *shape]`, NaN where it did not get."""
@@ -192,7 +213,7 @@ class _ZooWriter:
         models = min(self._per_shard, header.models - first)
         about = {"format": fmt.FORMAT, "first_model": first, "epochs": list(header.checkpoint_epochs)}
         shape = (models, kept, self._layout.size)
-        self._weights = TensorWriter(self._folder / fmt.weights_file(shard), "weights", "F32", shape, about)
+        self._weights = TensorWriter(self._folder / fmt.weights_file(shard), "weights", "F32", shape, about, row_axes=2)
         if header.probe_images:
             shape = (models, kept, header.probe_images, header.architecture.classes)
             self._probe = TensorWriter(self._folder / fmt.probe_file(shard), "logits", "F16", shape, about)

@@ -211,6 +211,7 @@ def _accuracy(zoo: Zoo, data: ImageData, chosen: list[int]) -> Iterator[str]:
 
 
 def _measured_again(zoo: Zoo, data: ImageData, number: int, epoch: int) -> Iterator[str]:
+    from weightzoo.training.devices import Images, resolve_device
     from weightzoo.training.evaluation import evaluate
 
     weights = zoo.weights([number], [epoch])[0]
@@ -218,9 +219,8 @@ def _measured_again(zoo: Zoo, data: ImageData, number: int, epoch: int) -> Itera
     recorded = zoo.epochs[(zoo.epochs["model"] == number) & (zoo.epochs["epoch"] == epoch)].iloc[0]
     splits: tuple[SplitName, ...] = ("val", "test")
     for split in splits:
-        found = evaluate(
-            zoo.architecture, activation, weights, data.inputs[split], data.labels[split], keep_logits=True
-        )
+        images = Images(data.images[split], data.mean, data.std, resolve_device("cpu"))
+        found = evaluate(zoo.architecture, activation, weights, images, data.labels[split], keep_logits=True)
         assert found.logits is not None
         logits = found.logits[0].astype(np.float64)
         loss, accuracy = float(found.loss[0]), float(found.accuracy[0])

@@ -41,7 +41,7 @@ def evaluate(
     architecture: Architecture,
     activation: str,
     weights: np.ndarray | Tensor,
-    inputs: np.ndarray | Tensor,
+    inputs: np.ndarray | Tensor | Images,
     labels: np.ndarray | Tensor,
     *,
     device: torch.device | str = "cpu",
@@ -58,7 +58,7 @@ def evaluate(
     """
     network = build_module(architecture, activation).to(device).eval()
     vectors = to_tensor(weights, device)
-    images = to_tensor(inputs, device)
+    images = inputs if isinstance(inputs, Images) else to_tensor(inputs, device)
     targets = to_tensor(labels, device, torch.int64)
     parameters = parameters_of(architecture, vectors)
     return evaluate_stack(

@@ -149,6 +149,16 @@ def test_a_seed_zoo_is_split_by_seed_and_a_grid_by_point() -> None:
     assert len({member.group for member in both}) == 2
 
 
+@pytest.mark.parametrize("seeds", [{"count": 10}, {"random": 10}])
+def test_some_members_of_a_grid_are_those_of_the_whole_grid_in_its_order(seeds: dict[str, Any]) -> None:
+    whole = [member.id for member in members(zoo({"kind": "grid", "seeds": seeds}, **MNIST))]
+    some = members(zoo({"kind": "grid", "seeds": seeds, "members": 16}, **MNIST))
+    assert len(some) == 16
+    assert [member.id for member in some] == sorted((member.id for member in some), key=whole.index)
+    for name in FACTORS:
+        assert {getattr(member.hyperparameters, name) for member in some} == set(MNIST[name])
+
+
 def test_the_same_model_twice_is_refused() -> None:
     first, second = members(zoo({"kind": "seed", "seeds": [1, 2]}))
     assert unique([first, second]) == (first, second)

@@ -138,6 +138,9 @@ def refusal(content: Any) -> str:
         ("training.checkpoints", [0, 51], "training.checkpoints[1]: got 51, which is after the last epoch, 50"),
         ("training.checkpoints", [0, 0], "training.checkpoints[1]: 0 is there twice; remove one"),
         ("training.checkpoints", [], "training.checkpoints: got an empty list, expected at least one value"),
+        ("training.checkpoints", {"every": 2, "first": 51}, "training.checkpoints.first: got 51, which is after the last epoch, 50"),
+        ("configuration.members", 5, "configuration.members: got 5, the grid has 4 members"),
+        ("configuration.members", 0, "configuration.members: got 0, expected a number of at least 1"),
         ("training.checkpoints", {"every": 0}, "training.checkpoints.every: got 0, expected a number of at least 1"),
         ("training.checkpoints", {"evry": 2}, "training.checkpoints.every: missing; add `every`, the number of epochs between two checkpoints\np.yaml: zoos.a.training.checkpoints.evry: unknown key; did you mean 'every'?"),
         ("training.augmentation", {}, "training.augmentation: nothing is to be done; set crop, flip or rotation, or leave augmentation out"),
@@ -326,6 +329,8 @@ def test_kept_epochs() -> None:
     assert kept("all") == (0, 1, 2, 3, 4, 5)
     assert kept({"every": 2}) == (0, 2, 4, 5)
     assert kept({"every": 9}) == (0, 5)
+    assert kept({"every": 1, "first": 1}) == (1, 2, 3, 4, 5)
+    assert kept({"every": 3, "first": 1}) == (1, 4, 5)
     assert kept([4, 1]) == (1, 4)
 
 
@@ -496,3 +501,13 @@ def test_kinds_of_seeds_and_schedules_are_told_apart() -> None:
     step = parse_params(params("training.schedule", {"kind": "step", "every": 3})).zoo("a").training.schedule
     assert step == StepDecay(every=3, factor=0.1)
     assert parse_params(params("training.checkpoints", {"every": 3})).zoo("a").training.checkpoints == Every(every=3)
+
+
+def test_the_number_of_models() -> None:
+    def models(configuration: dict[str, Any], **factors: Any) -> int:
+        return parse_params(params(configuration=configuration, factors=factors)).zoo("a").models
+
+    assert models({"kind": "seed", "seeds": [4, 5, 6]}) == 3
+    assert models({"kind": "grid", "seeds": {"random": 10}}, dropout=[0, 0.5], init=["normal", "uniform"]) == 40
+    assert models({"kind": "grid", "seeds": {"random": 10}, "members": 7}, dropout=[0, 0.5]) == 7
+    assert models({"kind": "search", "models": 9}, dropout=[0, 0.5]) == 9

@@ -8,7 +8,8 @@ from typing import Protocol as Interface
 
 from weightzoo.members import FACTORS, Hyperparameters, Member
 from weightzoo.points import Result, check_complete, member, point_seeds, unique, varied
-from weightzoo.spec import RandomSeeds, SearchConfiguration, ZooSpec
+from weightzoo.spec import GridConfiguration, RandomSeeds, SearchConfiguration, ZooSpec
+from weightzoo.spread import spread
 
 __all__ = ["FixedPopulation", "Population", "Result", "grid", "grid_members", "population"]
 
@@ -68,11 +69,14 @@ def population(spec: ZooSpec, dataset_hash: str) -> Population:
 
 
 def grid_members(spec: ZooSpec, dataset_hash: str) -> tuple[Member, ...]:
-    """All members of a seed or grid zoo: the grid's points in order, the seeds of a point side by side."""
+    """All members of a seed or grid zoo: the grid's points in order, the seeds of a point side by side.
+
+    Of a grid that asks for some `members` only, these, in the same order.
+    """
     configuration = spec.configuration
     assert not isinstance(configuration, SearchConfiguration)
     wanted = configuration.seeds
-    return unique(
+    everyone = unique(
         member(spec, dataset_hash, point, own)
         for point in grid(spec)
         for own in varied(
@@ -80,6 +84,11 @@ def grid_members(spec: ZooSpec, dataset_hash: str) -> tuple[Member, ...]:
             wanted.vary,
         )
     )
+    some = configuration.members if isinstance(configuration, GridConfiguration) else None
+    if some is None:
+        return everyone
+    axes = [*(len(getattr(spec.factors, name)) for name in FACTORS), wanted.count]
+    return tuple(everyone[position] for position in spread(axes, some, spec.seed))
 
 
 def grid(spec: ZooSpec) -> list[Hyperparameters]:

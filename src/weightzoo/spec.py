@@ -258,10 +258,11 @@ class SeedConfiguration(_Section):
 
 
 class GridConfiguration(_Section):
-    """The full product of all factors, each point with several seeds."""
+    """The full product of all factors, each point with several seeds; or `members` of these, spread over the grid."""
 
     kind: Literal["grid"]
     seeds: AnySeeds = Field(description=_SEEDS)
+    members: PositiveInt | None = None
 
 
 class Pruner(_Section):
@@ -361,9 +362,10 @@ Schedule = Annotated[
 
 
 class Every(_Section):
-    """Every n-th epoch, and always the first (0) and the last."""
+    """Every n-th epoch from `first` on (0 is before training), and always the last."""
 
     every: PositiveInt = Field(description="`every`, the number of epochs between two checkpoints")
+    first: Annotated[int, _Number, Field(ge=0)] = 0
 
 
 def _checkpoints_kind(value: object) -> str:
@@ -419,6 +421,9 @@ class Training(_Section):
             for index, epoch in enumerate(self.checkpoints):
                 if epoch > self.epochs:
                     raise refusal(f"got {epoch}, which is after the last epoch, {self.epochs}", "checkpoints", index)
+        elif isinstance(self.checkpoints, Every) and self.checkpoints.first > self.epochs:
+            given = self.checkpoints.first
+            raise refusal(f"got {given}, which is after the last epoch, {self.epochs}", "checkpoints", "first")
         return self
 
     @property
@@ -426,8 +431,8 @@ class Training(_Section):
         """The epochs whose weights are kept, ascending; 0 is before training."""
         if isinstance(self.checkpoints, tuple):
             return tuple(sorted(set(self.checkpoints)))
-        step = self.checkpoints.every if isinstance(self.checkpoints, Every) else 1
-        return tuple(sorted({*range(0, self.epochs + 1, step), self.epochs}))
+        kept = self.checkpoints if isinstance(self.checkpoints, Every) else Every(every=1)
+        return tuple(sorted({*range(kept.first, self.epochs + 1, kept.every), self.epochs}))
 
 
 class DatasetSpec(_Section):
@@ -454,6 +459,15 @@ class ZooSpec(_Section):
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     compile: Annotated[bool, Field(strict=True)] = False
     seed: Seed = 0
+
+    @property
+    def models(self) -> int:
+        """The number of its members."""
+        configuration = self.configuration
+        if isinstance(configuration, SearchConfiguration):
+            return configuration.models
+        wanted = configuration.members if isinstance(configuration, GridConfiguration) else None
+        return wanted or self.factors.points * configuration.seeds.count
 
     @model_validator(mode="after")
     def _factors_fit_configuration(self) -> Self:
@@ -491,6 +505,9 @@ class ZooSpec(_Section):
         models = self.factors.points * own.count
         if models > MAX_MODELS:
             raise refusal(f"{models:,} models, expected at most {MAX_MODELS:,}; list fewer values or seeds")
+        wanted = self.configuration.members if isinstance(self.configuration, GridConfiguration) else None
+        if wanted is not None and wanted > models:
+            raise refusal(f"got {wanted}, the grid has {models:,} members", "configuration", "members")
         return self
 
     @model_validator(mode="after")

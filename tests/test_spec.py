@@ -141,6 +141,7 @@ def refusal(content: Any) -> str:
         ("training.checkpoints", {"every": 2, "first": 51}, "training.checkpoints.first: got 51, which is after the last epoch, 50"),
         ("configuration.members", 5, "configuration.members: got 5, the grid has 4 members"),
         ("configuration.members", 0, "configuration.members: got 0, expected a number of at least 1"),
+        ("collections", ["a", "a"], "collections[1]: 'a' is there twice; remove one"),
         ("training.checkpoints", {"every": 0}, "training.checkpoints.every: got 0, expected a number of at least 1"),
         ("training.checkpoints", {"evry": 2}, "training.checkpoints.every: missing; add `every`, the number of epochs between two checkpoints\np.yaml: zoos.a.training.checkpoints.evry: unknown key; did you mean 'every'?"),
         ("training.augmentation", {}, "training.augmentation: nothing is to be done; set crop, flip or rotation, or leave augmentation out"),

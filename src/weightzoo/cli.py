@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from weightzoo import console
 from weightzoo.workspace import Workspace
+
+if TYPE_CHECKING:
+    from weightzoo.spec import Params
 
 app = typer.Typer(
     help="Make, track, version and study populations of neural networks.",
@@ -43,17 +46,25 @@ def _example(*lines: str) -> str:
 @app.command(epilog=_example("weightzoo plan digits-hyp"))
 def plan(
     zoos: Annotated[list[str] | None, typer.Argument(metavar="[ZOO]...", help="Default: those under `build`.")] = None,
-    all_zoos: Annotated[bool, typer.Option("--all", help="All zoos of params.yaml.")] = False,
-    calibrate: Annotated[bool, typer.Option(help="Measure this machine's speed for the estimate of time.")] = True,
+    all_zoos: Annotated[bool, typer.Option("--all", help="All zoos of params.yaml, in one table.")] = False,
+    calibrate: Annotated[
+        bool | None,
+        typer.Option(help="Measure this machine's speed for the estimate of time. [default: not with --all]"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a build would make, before anything runs: models, states, disk, time, hyperparameters."""
-    from weightzoo.plan import make_plan
     from weightzoo.spec import load_params
 
     params = load_params(WORKSPACE.params)
-    names = list(params.zoos) if all_zoos else zoos or list(params.build)
-    plans = [make_plan(name, params, calibrate=calibrate) for name in names]
+    if all_zoos:
+        if zoos:
+            _refuse("give either ZOO or --all")
+        _plan_all(params, calibrate=bool(calibrate), as_json=as_json)
+        return
+    from weightzoo.plan import make_plan  # with PyTorch, which takes seconds to import
+
+    plans = [make_plan(name, params, calibrate=calibrate is not False) for name in zoos or params.build]
     if as_json:
         _print_json([plan.to_json() for plan in plans])
     else:
@@ -223,6 +234,17 @@ def tracking_uri() -> None:
     from weightzoo.tracking import default_tracking_uri
 
     console.stdout.print(default_tracking_uri(), markup=False)
+
+
+def _plan_all(params: Params, *, calibrate: bool, as_json: bool) -> None:
+    from weightzoo.overview import overview
+
+    with console.progress("plan", unit="zoos") as report:
+        made = overview(params, calibrate=calibrate, on_zoo=report)
+    if as_json:
+        _print_json(made.to_json())
+    else:
+        console.stdout.print(made.render())
 
 
 def _columns_to_show(found: Any) -> list[str]:

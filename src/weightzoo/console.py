@@ -76,6 +76,23 @@ def say(line: str) -> None:
     stderr.print(line, markup=False)
 
 
+def readable_size(count: int) -> str:
+    """Bytes, in the unit that leaves three digits."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def readable_time(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{max(seconds, 0.1):.2g} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.3g} h"
+
+
 def show_log() -> None:
     """Print the warnings of weightzoo's own log as lines."""
     logger = logging.getLogger("weightzoo")

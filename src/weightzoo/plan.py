@@ -15,6 +15,7 @@ from rich.text import Text
 from weightzoo.architectures import Architecture, architecture
 from weightzoo.calibration import Speed, calibrate
 from weightzoo.checkpoints import METRICS
+from weightzoo.console import readable_size, readable_time
 from weightzoo.datasets.description import Description, describe
 from weightzoo.members import FACTORS, Member, cohorts
 from weightzoo.population import population
@@ -106,7 +107,7 @@ class Plan:
         images = ", ".join(f"{count:,} {name}" for name, count in self.data.counts.items())
         shape = "x".join(map(str, self.data.image_shape))
         states = f"{self.kept_epochs} of {self.epochs + 1} epochs (0 is before training)"
-        runs, zoo = _size(self.disk.runs), _size(self.disk.zoo)
+        runs, zoo = readable_size(self.disk.runs), readable_size(self.disk.zoo)
         return _table(
             [
                 ("models", f"{self.models:,}: {about}{split}"),
@@ -114,7 +115,10 @@ class Plan:
                 ("architecture", f"{self.architecture}, {self.parameters:,} parameters"),
                 ("data set", f"{self.dataset}, {self.data.classes} classes, {shape}: {images} images"),
                 *self.protocol.items(),
-                ("disk", f"{most}{_size(self.disk.total)}: runs {runs}, zoo {zoo} and its copy in the DVC cache"),
+                (
+                    "disk",
+                    f"{most}{readable_size(self.disk.total)}: runs {runs}, zoo {zoo} and its copy in the DVC cache",
+                ),
                 ("training", self._time()),
             ]
         )
@@ -124,7 +128,7 @@ class Plan:
             return "time not measured"
         measured = sum(cohort.measured for cohort in self.cohorts)
         basis = "all cohorts" if measured == len(self.cohorts) else f"{measured} of {len(self.cohorts)} cohorts"
-        return f"about {_duration(self.seconds)} on this machine, by a short calibration of {basis}"
+        return f"about {readable_time(self.seconds)} on this machine, by a short calibration of {basis}"
 
     def _hyperparameters(self) -> Table:
         return _table(list(self.factors.items()), header=("hyperparameter", "values"))
@@ -135,7 +139,7 @@ class Plan:
                 f"{cohort.activation} {cohort.optimizer}",
                 f"{cohort.models:,}",
                 cohort.engine or "",
-                "" if cohort.seconds is None else _duration(cohort.seconds),
+                "" if cohort.seconds is None else readable_time(cohort.seconds),
             )
             for cohort in self.cohorts
         ]
@@ -293,18 +297,3 @@ def _table(rows: list[tuple[str, ...]], header: tuple[str, ...] | None = None) -
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _size(count: int) -> str:
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.3g} {units[0]}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{max(seconds, 0.1):.2g} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.3g} h"

@@ -20,7 +20,6 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from ruamel.yaml import YAML, YAMLError
@@ -133,6 +132,10 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
         if value in values[:index]:
             raise refusal(f"{short(value)} is there twice; remove one", index)
     return values
+
+
+def _distinct_if_any(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _distinct(values) if values else values
 
 
 _Listed, _Distinct = BeforeValidator(_listed), AfterValidator(_distinct)
@@ -459,6 +462,7 @@ class ZooSpec(_Section):
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     compile: Annotated[bool, Field(strict=True)] = False
     seed: Seed = 0
+    collections: Annotated[tuple[Name, ...], _Listed, AfterValidator(_distinct_if_any)] = ()
 
     @property
     def models(self) -> int:
@@ -528,14 +532,11 @@ class ZooSpec(_Section):
 class Params(_Section):
     """All of `params.yaml`."""
 
-    build: tuple[str, ...] = Field(description="`build`, the list of zoos that `dvc repro` builds")
+    build: Annotated[tuple[str, ...], AfterValidator(_distinct_if_any)] = Field(
+        description="`build`, the list of zoos that `dvc repro` builds"
+    )
     datasets: Mapping[Name, DatasetSpec] = Field(description="`datasets`, a section a data set")
     zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
-
-    @field_validator("build")
-    @classmethod
-    def _built_once(cls, build: tuple[str, ...]) -> tuple[str, ...]:
-        return _distinct(build) if build else build
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,25 @@ def make_project(parent: Path, *, epochs: int, images: int) -> Path:
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
     (folder / "params.yaml").write_text(PARAMS.format(epochs=epochs, images=images))
     return folder
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """The block runs as a command line would in `folder`, on the tracking store that lies there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Run a verb of the command line in this process, sparing the seconds of importing; the exit code and stderr."""
+    from weightzoo.cli import app
+    from weightzoo.console import guarded
+
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = guarded(lambda: app(list(arguments), standalone_mode=False))
+    return code, said.getvalue()
 
 
 def commit(folder: Path, message: str) -> None:

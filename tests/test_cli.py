@@ -57,7 +57,13 @@ def test_a_failure_is_one_line_and_exit_code_one(arguments: list[str], part: str
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train"], ["no-such-verb"], ["assemble", "digits-hyp", "--where", "dropout == 0"]]
+    "arguments",
+    [
+        ["train"],
+        ["no-such-verb"],
+        ["plan", "digits-hyp", "--all"],
+        ["assemble", "digits-hyp", "--where", "dropout == 0"],
+    ],
 )
 def test_a_wrong_command_line_is_exit_code_two(arguments: list[str], project: Path) -> None:
     done = weightzoo(*arguments, cwd=project)

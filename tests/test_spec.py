@@ -26,6 +26,7 @@ from weightzoo.spec import (
     OneCycle,
     OptimizerKind,
     RandomSeeds,
+    Scale,
     StepDecay,
     load_params,
     parse_params,
@@ -502,6 +503,25 @@ def test_kinds_of_seeds_and_schedules_are_told_apart() -> None:
     step = parse_params(params("training.schedule", {"kind": "step", "every": 3})).zoo("a").training.schedule
     assert step == StepDecay(every=3, factor=0.1)
     assert parse_params(params("training.checkpoints", {"every": 3})).zoo("a").training.checkpoints == Every(every=3)
+
+
+@pytest.mark.parametrize(
+    ("rehearsal", "message"),
+    [
+        ({"cnn-s": {"membrs": 5}}, "rehearsal.cnn-s.membrs: unknown key; did you mean 'members'?"),
+        ({"cnn-s": {"images": 0}}, "rehearsal.cnn-s.images: got 0, expected a number of at least 1"),
+        ({"cnn-s": 5}, "rehearsal.cnn-s: got 5, expected a section of `key: value` lines"),
+    ],
+)
+def test_the_scale_of_rehearsals(rehearsal: Any, message: str) -> None:
+    assert refusal(params() | {"rehearsal": rehearsal}) == f"p.yaml: {message}"
+    assert parse_params(params() | {"rehearsal": {"cnn-m": {"members": 3}}}).rehearsal["cnn-m"] == Scale(members=3)
+
+
+def test_a_scale_is_given_by_architecture() -> None:
+    message = refusal(params() | {"rehearsal": {"cnn-x": {}}})
+    assert message.startswith("p.yaml: rehearsal.cnn-x: ")
+    assert "'cnn-s'" in message
 
 
 def test_the_number_of_models() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ def assemble(
     name: str | None,
     *,
     data: ImageData | None,
+    rehearsal: Mapping[str, Any] | None,
     tracking_uri: str,
     on_progress: Callable[[int, int], None] | None,
 ) -> Zoo:
@@ -64,7 +65,7 @@ def assemble(
         checkpoint_epochs=kept,
         models=len(runs),
         probe_images=int(first.probe_logits.shape[1]),
-        spec=_spec(runs),
+        spec=_spec(runs) | ({} if rehearsal is None else {"rehearsal": dict(rehearsal)}),
     )
     bytes_a_model = 4 * every_epoch * built.layout.size
     at_once = max(1, min(_DOWNLOADS, _DOWNLOADED_BYTES // bytes_a_model))

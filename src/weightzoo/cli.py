@@ -27,9 +27,16 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-ZooArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml.")]
+ZooArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml, or its ZOO-rehearsal.")]
+RehearsedArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run id or a member id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+GivenOption = Annotated[
+    Path | None, typer.Option("--from", metavar="DIR", help="A folder with its files. [default: $WEIGHTZOO_DATA]")
+]
+EngineOption = Annotated[str | None, typer.Option(help="auto, lanes, torch or reference.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: one a core]")]
 WORKSPACE = Workspace()
 
 
@@ -75,9 +82,7 @@ def plan(
 @app.command(epilog=_example("weightzoo prepare digits-hyp"))
 def prepare(
     zoo: ZooArgument,
-    given: Annotated[
-        Path | None, typer.Option("--from", metavar="DIR", help="A folder with its files. [default: $WEIGHTZOO_DATA]")
-    ] = None,
+    given: GivenOption = None,
 ) -> None:
     """Prepare the image data set of a zoo: data/ZOO. Its files are downloaded to .downloads/ unless they are there."""
     from weightzoo.stages.prepare import prepare
@@ -88,9 +93,9 @@ def prepare(
 @app.command(epilog=_example("weightzoo train digits-seed --threads 1"))
 def train(
     zoo: ZooArgument,
-    engine: Annotated[str | None, typer.Option(help="auto, lanes, torch or reference.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: one a core]")] = None,
+    engine: EngineOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Delete the zoo's runs and train them anew.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --force: do not ask.")] = False,
 ) -> None:
@@ -104,6 +109,20 @@ def train(
             raise typer.Exit(console.EXIT_FAILED)
         delete.carry_out()
     train(zoo, WORKSPACE, engine=engine, device=device, threads=threads)
+
+
+@app.command(epilog=_example("weightzoo rehearse mnist-cnn-s-hyp-10-fix"))
+def rehearse(
+    zoo: RehearsedArgument,
+    given: GivenOption = None,
+    engine: EngineOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Build a zoo in small, from its images to its report, as the zoo ZOO-rehearsal beside it."""
+    from weightzoo.stages.rehearse import rehearse
+
+    rehearse(zoo, WORKSPACE, given=given, engine=engine, device=device, threads=threads)
 
 
 @app.command(epilog=_example("weightzoo assemble --where", '"dropout == 0 and test_accuracy > 0.9"', "--to zoos/good"))

@@ -90,8 +90,10 @@ def _describe_zoo(folder: Path) -> dict[str, Any]:
     models = zoo.models
     factors = {name: sorted(models[name].unique().tolist()) for name in FACTORS}
     reached = models["last_epoch"].to_numpy()
+    rehearsal = (zoo.header.spec or {}).get("rehearsal")
     return {
         "zoo": zoo.name,
+        **({"rehearsal of": rehearsal["of"]} if rehearsal else {}),
         "folder": str(folder),
         "models": len(models),
         "states": int(sum((reached >= epoch).sum() for epoch in zoo.checkpoint_epochs)),

@@ -19,6 +19,7 @@ from weightzoo.console import readable_size, readable_time
 from weightzoo.datasets.description import Description, describe
 from weightzoo.members import FACTORS, Member, cohorts
 from weightzoo.population import population
+from weightzoo.rehearsal import sections
 from weightzoo.spec import FixedSeeds, Params, RandomSeeds, Range, SearchConfiguration, ZooSpec
 from weightzoo.training.protocol import PROBE_SIZE
 
@@ -155,8 +156,8 @@ def make_plan(name: str, params: Params, *, calibrate: bool = True, threads: int
         SpecError: there is no such zoo, or its architecture does not take the images of its data set.
         EngineError: the zoo's engine can't train it on this machine.
     """
-    spec = params.zoo(name)
-    data = describe(spec.dataset, params.datasets[spec.dataset])
+    spec, dataset = sections(name, params)
+    data = describe(spec.dataset, dataset)
     built = architecture(spec.architecture, data.image_shape, data.classes)
     start = population(spec, dataset_hash="").ask()
     searched = spec.configuration if isinstance(spec.configuration, SearchConfiguration) else None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -142,14 +142,16 @@ class Selection:
         name: str | None = None,
         *,
         data: ImageData | None = None,
+        rehearsal: Mapping[str, Any] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Zoo:
         """Pack these runs into a zoo at `path`, in this order; the same runs give the same bytes.
 
         `epochs` are the epochs whose weights go into it, by default all that every run kept. `name` is by default that
         of the folder. `data` is the image data set, for its class names and normalisation; without it the classes are
-        numbered and the normalisation is left open. A member that was trained twice enters once, with the run that
-        ended last. Models that diverged or were pruned are part of the zoo, as models that did not reach every epoch.
+        numbered and the normalisation is left open. `rehearsal` says of what zoo this one is a rehearsal. A member that
+        was trained twice enters once, with the run that ended last. Models that diverged or were pruned are part of the
+        zoo, as models that did not reach every epoch.
 
         Raises:
             NotFoundError: there are no runs, or a run did not keep one of the epochs.
@@ -162,7 +164,14 @@ class Selection:
 
         uri = self.registry.tracking_uri
         return assemble(
-            self.once().runs, Path(path), epochs, name, data=data, tracking_uri=uri, on_progress=on_progress
+            self.once().runs,
+            Path(path),
+            epochs,
+            name,
+            data=data,
+            rehearsal=rehearsal,
+            tracking_uri=uri,
+            on_progress=on_progress,
         )
 
     def once(self) -> Selection:

@@ -529,12 +529,21 @@ class ZooSpec(_Section):
         return self
 
 
+class Scale(_Section):
+    """How small a rehearsal is: at most so many members, training images, and epochs."""
+
+    members: PositiveInt = 16
+    images: PositiveInt = 500
+    epochs: PositiveInt = 2
+
+
 class Params(_Section):
     """All of `params.yaml`."""
 
     build: Annotated[tuple[str, ...], AfterValidator(_distinct_if_any)] = Field(
         description="`build`, the list of zoos that `dvc repro` builds"
     )
+    rehearsal: Mapping[ArchitectureName, Scale] = {}
     datasets: Mapping[Name, DatasetSpec] = Field(description="`datasets`, a section a data set")
     zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
 
@@ -623,8 +632,8 @@ def _section_at(location: Location) -> type[BaseModel]:
     """The section that the last part of a location is a key of."""
     section: type[BaseModel] = Params
     for depth, part in enumerate(location[:-1]):
-        if depth == 1:  # the user's name of a data set or zoo
-            section = DatasetSpec if location[0] == "datasets" else ZooSpec
+        if depth == 1:  # the user's name of a data set or zoo, or an architecture
+            section = {"datasets": DatasetSpec, "rehearsal": Scale}.get(str(location[0]), ZooSpec)
         elif depth > 1:
             section = _SECTIONS.get(str(part), section)
     return section

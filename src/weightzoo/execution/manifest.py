@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,22 @@ class Manifest:
     zoo: str
     members: tuple[str, ...]
     digest: str = ""
+    rehearsal: Mapping[str, Any] | None = None  # of what zoo, and how small
 
 
-def write_manifest(path: Path | str, zoo: str, members: Iterable[str], digest: str = "") -> None:
+def write_manifest(
+    path: Path | str,
+    zoo: str,
+    members: Iterable[str],
+    digest: str = "",
+    rehearsal: Mapping[str, Any] | None = None,
+) -> None:
     """Write a manifest, atomically; the same members give the same bytes."""
     listed = list(members)
-    content = {"format": FORMAT, "zoo": zoo, "count": len(listed), "digest": digest, "members": listed}
+    content: dict[str, Any] = {"format": FORMAT, "zoo": zoo}
+    if rehearsal is not None:
+        content["rehearsal"] = dict(rehearsal)
+    content |= {"count": len(listed), "digest": digest, "members": listed}
     write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -51,6 +61,7 @@ def read_manifest(path: Path | str) -> Manifest:
     try:
         if content["format"] != FORMAT or len(content["members"]) != content["count"]:
             raise FormatError(f"{path}: not a whole manifest of format {FORMAT!r}; run `weightzoo train` again")
-        return Manifest(content["zoo"], tuple(map(str, content["members"])), content["digest"])
+        members = tuple(map(str, content["members"]))
+        return Manifest(content["zoo"], members, content["digest"], content.get("rehearsal"))
     except (KeyError, TypeError):
         raise FormatError(f"{path}: not a manifest of format {FORMAT!r}; run `weightzoo train` again") from None

@@ -23,6 +23,7 @@ from weightzoo.architectures.graph import (
     MaxPool,
     Residual,
 )
+from weightzoo.checkpoints import ranges
 from weightzoo.members import FACTORS
 from weightzoo.report import payload
 from weightzoo.report.charts import Chart
@@ -99,8 +100,10 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
     splits = {name: models["split"].tolist().count(name) for name in ("train", "val", "test")}
     engines = sorted(set(models["engine"].tolist()))
     images = f"{len(info.class_names)} classes, images {width} x {height} x {channels}"
-    configuration = (zoo.header.spec or {}).get("configuration")
+    spec = zoo.header.spec or {}
+    configuration, rehearsal = spec.get("configuration"), spec.get("rehearsal")
     return [
+        *([("Rehearsal", _rehearsal_in_words(rehearsal))] if rehearsal else []),
         *([("Configuration", configuration)] if isinstance(configuration, str) else []),
         ("Data set", f"{info.name}: {images} (hash {info.hash})"),
         ("Architecture", f"{architecture.name}, {architecture.layout.trained:,} parameters: {layers}"),
@@ -133,10 +136,18 @@ def _training_in_words(findings: Findings) -> str:
     return ", ".join(words)
 
 
+def _rehearsal_in_words(rehearsal: Mapping[str, Any]) -> str:
+    limits = ", ".join(f"{rehearsal[key]:,} {words}" for key, words in _LIMITS.items())
+    return f"of {rehearsal['of']}, with at most {limits}"
+
+
+_LIMITS = {"members": "models", "images": "training images", "epochs": "epochs"}
+
+
 def _epochs_in_words(epochs: tuple[int, ...]) -> str:
     if len(epochs) > 1 and epochs == tuple(range(epochs[-1] + 1)):
         return f"all from 0 to {epochs[-1]}; epoch 0 is before training"
-    return ", ".join(str(epoch) for epoch in epochs)
+    return ranges(epochs)
 
 
 def _layer_in_words(layer: Layer) -> str:

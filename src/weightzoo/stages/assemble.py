@@ -16,10 +16,14 @@ def assemble(zoo: str, workspace: Workspace) -> None:
         MissingError: training has not run.
         NotFoundError: a member has no finished run in the tracking store.
     """
-    members = read_manifest(workspace.manifest(zoo)).members
+    trained = read_manifest(workspace.manifest(zoo))
     data = ImageData.load(workspace.data(zoo))
     with progress(f"assemble {zoo}", unit="models") as report:
-        packed = Registry().members(members, zoo).assemble(workspace.zoo(zoo), name=zoo, data=data, on_progress=report)
+        packed = (
+            Registry()
+            .members(trained.members, zoo)
+            .assemble(workspace.zoo(zoo), name=zoo, data=data, rehearsal=trained.rehearsal, on_progress=report)
+        )
     megabytes = sum(file.stat().st_size for file in workspace.zoo(zoo).iterdir()) / 1e6
     states = len(packed.models) * len(packed.checkpoint_epochs)
     say(f"assemble  {zoo}: {len(packed.models):,} models, {states:,} states, {megabytes:,.0f} MB")

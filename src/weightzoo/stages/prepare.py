@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weightzoo.console import progress, say
 from weightzoo.datasets import prepare_into
+from weightzoo.rehearsal import sections
 from weightzoo.spec import load_params
 from weightzoo.workspace import Workspace
 
@@ -25,18 +26,17 @@ def prepare(zoo: str, workspace: Workspace, *, given: Path | None = None) -> Non
         MissingError: the given folder lacks a file.
         FormatError: a file is not the published one.
     """
-    params = load_params(workspace.params)
-    name = params.zoo(zoo).dataset
+    spec, dataset = sections(zoo, load_params(workspace.params))
     given = given or (Path(os.environ[GIVEN]) if os.environ.get(GIVEN) else None)
     with progress(f"prepare {zoo}", unit="kB") as report:
         data = prepare_into(
             workspace.data(zoo),
-            name,
-            params.datasets[name],
+            spec.dataset,
+            dataset,
             shared=workspace.shared_data,
             downloads=workspace.downloads,
             given=given,
             on_progress=report,
         )
     counts = ", ".join(f"{len(labels):,} {split}" for split, labels in data.labels.items())
-    say(f"prepare   {zoo}: {name}, {counts} images of {'x'.join(map(str, data.image_shape))}")
+    say(f"prepare   {zoo}: {spec.dataset}, {counts} images of {'x'.join(map(str, data.image_shape))}")

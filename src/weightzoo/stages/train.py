@@ -8,6 +8,7 @@ from weightzoo.execution.force import Deletion, planned_deletion
 from weightzoo.execution.manifest import write_manifest
 from weightzoo.execution.train import train_zoo
 from weightzoo.population import grid_members
+from weightzoo.rehearsal import origin, sections
 from weightzoo.spec import SearchConfiguration, load_params
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
@@ -26,7 +27,8 @@ def train(
         EngineError: the engine that was asked for can't train this zoo.
         TrackingError: the tracking store can't be used, or another process trains this zoo.
     """
-    spec = load_params(workspace.params).zoo(zoo)
+    params = load_params(workspace.params)
+    spec, _ = sections(zoo, params)
     data = ImageData.load(workspace.data(zoo))
     with progress(f"train {zoo}", unit="epochs") as report:
         summary = train_zoo(
@@ -39,7 +41,7 @@ def train(
             threads=threads,
             on_progress=lambda so_far: report(so_far.done, so_far.total, so_far.what),
         )
-    write_manifest(workspace.manifest(zoo), zoo, summary.members, summary.digest)
+    write_manifest(workspace.manifest(zoo), zoo, summary.members, summary.digest, origin(zoo, params))
     say(f"train     {zoo}: {summary}")
 
 
@@ -51,7 +53,7 @@ def deletion(zoo: str, workspace: Workspace) -> Deletion:
         MissingError: the data set has not been prepared.
         TrackingError: the tracking store can't be used.
     """
-    spec = load_params(workspace.params).zoo(zoo)
+    spec, _ = sections(zoo, load_params(workspace.params))
     if isinstance(spec.configuration, SearchConfiguration):  # whose members follow from the results of others
         return planned_deletion(RunStore(), zoo)
     members = grid_members(spec, ImageData.load(workspace.data(zoo)).content_hash)

@@ -18,6 +18,7 @@ PARAMS = """\
 build: [digits-seed, digits-hyp]
 datasets:
   digits: {{source: digits, size: 28, train: {images}, val: 50}}
+finetune: {{}}
 zoos:
   digits-seed:
     dataset: digits

@@ -38,6 +38,7 @@ FAILURES = [
     (["train", "digits-hyp"], "weightzoo prepare"),
     (["assemble", "digits-hyp"], "digits-hyp"),
     (["report", "digits-hyp"], "digits-hyp"),
+    (["finetune", "digits-hyp"], "no zoo 'digits-hyp' below `finetune`"),
     (["verify", "nothing"], "no packed zoo 'nothing'"),
     (["inspect", "nothing"], "nothing"),
     (["query", "test_acuracy > 0.9"], "test_accuracy"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from weightzoo.errors import FormatError
-from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds, cohorts
+from weightzoo.members import Cohort, Hyperparameters, Member, Parent, Protocol, Seeds, cohorts
 from weightzoo.spec import Augmentation, Constant, OneCycle
 
 BASE = Member(
@@ -90,6 +90,21 @@ def test_a_broken_definition_is_refused_in_one_line(broken: dict[str, Any]) -> N
     with pytest.raises(FormatError, match="not the definition of a member") as caught:
         Member.from_definition(broken, "grid")
     assert "\n" not in str(caught.value)
+
+
+def test_a_parent_is_part_of_the_id_and_takes_its_child_along_in_the_split() -> None:
+    for seed in range(20):
+        parent = change(seeds=Seeds.all(seed), config_kind="seed")
+        child = change(parent=Parent(parent.id, 50, parent.group), config_kind="finetune", learning_rate=1e-2)
+        grandchild = change(parent=Parent(child.id, 3, child.group), config_kind="finetune", dropout=0.5)
+        assert child.split == grandchild.split == parent.split
+        assert child.group == grandchild.group == parent.group
+    others = [change(child, parent=Parent(*start)) for start in ((parent.id, 49, ""), (BASE.id, 50, ""))]
+    assert len({change(child, parent=None).id, child.id, *(one.id for one in others)}) == 4
+    again = Member.from_definition(json.loads(json.dumps(child.definition())), "finetune", child.group)
+    assert again == child
+    with pytest.raises(FormatError, match="not the definition of a member"):
+        Member.from_definition({**child.definition(), "parent": {"epoch": 3}}, "finetune")
 
 
 def test_models_of_one_configuration_share_a_split() -> None:

@@ -34,6 +34,11 @@ def prepared(script: str) -> str:
 @pytest.fixture(scope="module")
 def readme_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_project(tmp_path_factory.mktemp("readme"), epochs=50, images=60)
+    params = (folder / "params.yaml").read_text()
+    (section,) = re.findall(
+        r"^```yaml\n(finetune:\n.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    (folder / "params.yaml").write_text(params.replace("finetune: {}\n", section))
     commit(folder, "start")
     return folder
 

@@ -125,6 +125,19 @@ def rehearse(
     rehearse(zoo, WORKSPACE, given=given, engine=engine, device=device, threads=threads)
 
 
+@app.command(epilog=_example("weightzoo finetune digits-tuned"))
+def finetune(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO", help="A zoo below `finetune` in params.yaml.")],
+    engine: EngineOption = None,
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train models of a packed zoo further, on the same or on other images, and pack the results into zoos/ZOO."""
+    from weightzoo.stages.finetune import finetune
+
+    finetune(zoo, WORKSPACE, engine=engine, device=device, threads=threads)
+
+
 @app.command(epilog=_example("weightzoo assemble --where", '"dropout == 0 and test_accuracy > 0.9"', "--to zoos/good"))
 def assemble(
     zoo: Annotated[str | None, typer.Argument(metavar="[ZOO]", help="A zoo of params.yaml that was trained.")] = None,

@@ -16,7 +16,7 @@ from weightzoo.errors import FormatError
 from weightzoo.spec import Augmentation, Precision, Schedule
 
 Split = Literal["train", "val", "test"]
-ConfigKind = Literal["seed", "grid", "search"]
+ConfigKind = Literal["seed", "grid", "search", "finetune"]
 ID_LENGTH = 16
 TRAINING = "training"  # the status of a run whose training has not ended; afterwards it is one of STATUSES
 STATUSES = ("finished", "diverged", "pruned")
@@ -66,6 +66,18 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """Where a member's weights start: those of another member behind an epoch.
+
+    `group` is the parent's configuration group, which its descendants share, so that they go with it in the split.
+    """
+
+    member: str  # id
+    epoch: int
+    group: str
+
+
+@dataclass(frozen=True)
 class Member:
     """One model to be trained: everything that decides its weights, on a given engine and machine type, bit for bit."""
 
@@ -76,9 +88,10 @@ class Member:
     seeds: Seeds
     protocol: Protocol
     config_kind: ConfigKind
+    parent: Parent | None = None
 
     def definition(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
+        """The record as plain JSON values. What a member does without is left out of it, and so of its id."""
         protocol = dict(vars(self.protocol))  # asdict would copy the kept epochs one by one, for each of thousands
         protocol["schedule"] = self.protocol.schedule.model_dump()
         protocol["checkpoint_epochs"] = list(self.protocol.checkpoint_epochs)
@@ -95,11 +108,14 @@ class Member:
             "hyperparameters": dataclasses.asdict(self.hyperparameters),
             "seeds": dataclasses.asdict(self.seeds),
             "protocol": protocol,
+            **({"parent": {"member": self.parent.member, "epoch": self.parent.epoch}} if self.parent else {}),
         }
 
     @classmethod
-    def from_definition(cls, definition: Mapping[str, Any], config_kind: str) -> Member:
+    def from_definition(cls, definition: Mapping[str, Any], config_kind: str, group: str = "") -> Member:
         """The member that `definition()` describes; `config_kind` only decides its configuration group.
+
+        A member with a parent has the `group` of that.
 
         Raises:
             FormatError: it is not what `definition()` gives.
@@ -124,6 +140,7 @@ class Member:
                     precision=TypeAdapter[Precision](Precision).validate_python(protocol.get("precision", "float32")),
                 ),
                 config_kind=TypeAdapter[ConfigKind](ConfigKind).validate_python(config_kind),
+                parent=Parent(**definition["parent"], group=group) if "parent" in definition else None,
             )
         except (KeyError, TypeError, ValidationError) as error:
             reason = " ".join(str(error).split())
@@ -136,7 +153,12 @@ class Member:
 
     @cached_property
     def group(self) -> str:
-        """The configuration group that the split is drawn by: the hyperparameters, and in a seed zoo the seeds too."""
+        """The configuration group that the split is drawn by: the hyperparameters, and in a seed zoo the seeds too.
+
+        A member with a parent belongs to the group of that, whatever its own hyperparameters are.
+        """
+        if self.parent is not None:
+            return self.parent.group
         grouped: dict[str, Any] = {"hyperparameters": dataclasses.asdict(self.hyperparameters)}
         if self.config_kind == "seed":
             grouped["seeds"] = dataclasses.asdict(self.seeds)

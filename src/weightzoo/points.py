@@ -11,7 +11,7 @@ from typing import get_args
 from weightzoo import seeds
 from weightzoo.errors import SpecError
 from weightzoo.members import Hyperparameters, Member, Protocol, Seeds
-from weightzoo.spec import SeedSource, ZooSpec
+from weightzoo.spec import SeedSource, Training, ZooSpec
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,13 @@ def member(spec: ZooSpec, dataset_hash: str, hyperparameters: Hyperparameters, o
         architecture=spec.architecture,
         hyperparameters=hyperparameters,
         seeds=own_seeds,
-        protocol=protocol_of(spec),
+        protocol=protocol_of(spec.training),
         config_kind=spec.configuration.kind,
     )
 
 
-def protocol_of(spec: ZooSpec) -> Protocol:
-    """The training protocol of a zoo's section."""
-    training = spec.training
+def protocol_of(training: Training) -> Protocol:
+    """The protocol that a section's `training` describes."""
     return Protocol(
         training.epochs,
         training.batch_size,

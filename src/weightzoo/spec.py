@@ -537,6 +537,54 @@ class Scale(_Section):
     epochs: PositiveInt = 2
 
 
+def _start_epoch(value: object) -> object:
+    if value not in ("last", "best") and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise refusal(f"got {short(value)}, expected last, best or the number of an epoch")
+    return value
+
+
+class Start(_Section):
+    """Where members start from: models of a packed zoo below `zoos/`, behind an epoch.
+
+    `last` is a model's last epoch, `best` the one of its highest validation accuracy. `where` is a condition on the
+    columns of the zoo's table of models.
+    """
+
+    zoo: Name = Field(description="`zoo`, the name of a packed zoo below zoos/")
+    epoch: Annotated[Literal["last", "best"] | int, BeforeValidator(_start_epoch)] = "last"
+    where: str | None = None
+
+
+class Overrides(_Section):
+    """Hyperparameters that replace those of the models started from; several values make a grid.
+
+    The activation is part of the function that the weights were trained for, and stays.
+    """
+
+    init: Annotated[tuple[Initialisation, ...], _Listed, _Distinct] | None = None
+    optimizer: Annotated[tuple[OptimizerKind, ...], _Listed, _Distinct] | None = None
+    learning_rate: Annotated[tuple[Positive, ...], _Listed, _Distinct] | None = None
+    weight_decay: Annotated[tuple[NonNegative, ...], _Listed, _Distinct] | None = None
+    dropout: Annotated[tuple[Rate, ...], _Listed, _Distinct] | None = None
+
+
+class FinetuneSpec(_Section):
+    """A zoo whose members start from trained models, on any data set of the same image shape.
+
+    Every model chosen by `start` is trained once for each point of `factors` and each of the `seeds`; what `factors`
+    leaves out, and the seeds, are by default the model's own.
+    """
+
+    start: Start = Field(description="`start`, e.g. {zoo: digits-seed}")
+    dataset: str = Field(description="`dataset`, the name of a section below `datasets`")
+    factors: Overrides = Overrides()
+    seeds: AnySeeds | None = None
+    training: Training = Training()
+    engine: EngineChoice = "auto"
+    device: Annotated[str, BeforeValidator(_device)] = "cpu"
+    seed: Seed = 0
+
+
 class Params(_Section):
     """All of `params.yaml`."""
 
@@ -546,16 +594,23 @@ class Params(_Section):
     rehearsal: Mapping[ArchitectureName, Scale] = {}
     datasets: Mapping[Name, DatasetSpec] = Field(description="`datasets`, a section a data set")
     zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
+    finetune: Mapping[Name, FinetuneSpec] = Field(default_factory=dict[str, FinetuneSpec])
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
         for index, name in enumerate(self.build):
             if name not in self.zoos:
                 raise refusal(f"no zoo {short(name)} below `zoos`; {nearest(name, self.zoos)}", "build", index)
-        for name, zoo in self.zoos.items():
-            if zoo.dataset not in self.datasets:
-                remedy = nearest(zoo.dataset, self.datasets)
-                raise refusal(f"no data set {short(zoo.dataset)} below `datasets`; {remedy}", "zoos", name, "dataset")
+        for section, zoos in (("zoos", self.zoos), ("finetune", self.finetune)):
+            for name, zoo in zoos.items():
+                if zoo.dataset not in self.datasets:
+                    remedy = nearest(zoo.dataset, self.datasets)
+                    raise refusal(
+                        f"no data set {short(zoo.dataset)} below `datasets`; {remedy}", section, name, "dataset"
+                    )
+        for name in self.finetune:
+            if name in self.zoos:
+                raise refusal("there is a zoo of that name below `zoos`; choose another", "finetune", name)
         return self
 
     def zoo(self, name: str) -> ZooSpec:
@@ -567,6 +622,16 @@ class Params(_Section):
         if name not in self.zoos:
             raise SpecError(f"no zoo {name!r} in params.yaml; {nearest(name, self.zoos)}")
         return self.zoos[name]
+
+    def finetuned(self, name: str) -> FinetuneSpec:
+        """The section of one zoo of fine-tuned models.
+
+        Raises:
+            SpecError: there is none of that name; the message names the nearest.
+        """
+        if name not in self.finetune:
+            raise SpecError(f"no zoo {name!r} below `finetune` in params.yaml; {nearest(name, self.finetune)}")
+        return self.finetune[name]
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -613,6 +678,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "training": Training,
     "augmentation": Augmentation,
     "pruner": Pruner,
+    "start": Start,
     TAG + "range": Range,
     TAG + "fixed seeds": FixedSeeds,
     TAG + "listed seeds": ListedSeeds,
@@ -633,7 +699,10 @@ def _section_at(location: Location) -> type[BaseModel]:
     section: type[BaseModel] = Params
     for depth, part in enumerate(location[:-1]):
         if depth == 1:  # the user's name of a data set or zoo, or an architecture
-            section = {"datasets": DatasetSpec, "rehearsal": Scale}.get(str(location[0]), ZooSpec)
+            kinds = {"datasets": DatasetSpec, "rehearsal": Scale, "finetune": FinetuneSpec}
+            section = kinds.get(str(location[0]), ZooSpec)
+        elif location[0] == "finetune" and part == "factors":
+            section = Overrides
         elif depth > 1:
             section = _SECTIONS.get(str(part), section)
     return section

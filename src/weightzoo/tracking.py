@@ -116,8 +116,10 @@ class RunStore:
         database = sqlite_path(self.uri)
         return (database.parent if database else Path("mlruns")) / ".resume"
 
-    def zoo(self, name: str) -> ZooRuns:
+    def zoo(self, name: str, parent_runs: Mapping[str, str] | None = None) -> ZooRuns:
         """The runs of one zoo: its experiment, made if it is not there.
+
+        `parent_runs` says which run a parent's weights were taken from, by member id, as far as that is known.
 
         Raises:
             SpecError: the name can't be that of a folder.
@@ -133,7 +135,7 @@ class RunStore:
                 raise TrackingError(
                     f"{self.uri}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
                 )
-            return ZooRuns(self, name, experiment.experiment_id)
+            return ZooRuns(self, name, experiment.experiment_id, parent_runs or {})
 
     def update_statistics(self) -> None:
         """Tell SQLite how its tables have grown: sorting runs by a metric takes minutes without at 50,000 runs.
@@ -218,8 +220,9 @@ class RunStore:
 class ZooRuns:
     """The runs of one zoo."""
 
-    def __init__(self, store: RunStore, name: str, experiment_id: str):
+    def __init__(self, store: RunStore, name: str, experiment_id: str, parent_runs: Mapping[str, str]):
         self.store, self.name, self.experiment_id = store, name, experiment_id
+        self._parent_runs, self._parents = parent_runs, dict[str, str | None]()
         self._folders: dict[str, Path | None] = {}
 
     def known(self) -> dict[str, list[KnownRun]]:
@@ -367,7 +370,23 @@ class ZooRuns:
             "version": code_version(),
             "definition": json.dumps(member.definition(), sort_keys=True, separators=(",", ":")),
         }
-        return {TAG + name: value for name, value in tags.items()}
+        if member.parent is None:
+            return {TAG + name: value for name, value in tags.items()}
+        tags |= {"parent": member.parent.member, "parent_epoch": str(member.parent.epoch)}
+        parent_run = self._parent_run(member.parent.member)
+        lineage = {} if parent_run is None else {"mlflow.parentRunId": parent_run}
+        return {TAG + name: value for name, value in tags.items()} | lineage
+
+    def _parent_run(self, parent: str) -> str | None:
+        """The run of a parent in this store, if it has one: a zoo may come from elsewhere, without its runs."""
+        if parent not in self._parents:
+            self._parents[parent] = None
+            for run in (self._parent_runs.get(parent), parent):
+                with contextlib.suppress(NotFoundError):
+                    if run is not None:
+                        self._parents[parent] = self.store.find(run).info.run_id
+                        break
+        return self._parents[parent]
 
 
 def run_name(member: Member) -> str:
@@ -378,9 +397,10 @@ def run_name(member: Member) -> str:
     chosen, seeds = member.hyperparameters, member.seeds
     same = seeds.init == seeds.order == seeds.dropout
     seed = f"{seeds.init}" if same else f"{seeds.init}/{seeds.order}/{seeds.dropout}"
+    start = f" from {member.parent.member[:6]}@{member.parent.epoch}" if member.parent else ""
     return (
         f"{chosen.activation} {chosen.optimizer} {chosen.init} lr={chosen.learning_rate:g} "
-        f"wd={chosen.weight_decay:g} drop={chosen.dropout:g} seed={seed}"
+        f"wd={chosen.weight_decay:g} drop={chosen.dropout:g} seed={seed}{start}"
     )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from weightzoo.execution.force import Deletion, planned_deletion
     from weightzoo.execution.manifest import Manifest, read_manifest, write_manifest
     from weightzoo.execution.retraining import recorded_member, retrain
-    from weightzoo.execution.train import Progress, TrainSummary, train_zoo
+    from weightzoo.execution.train import Progress, TrainSummary, train_descendants, train_zoo
 
 __all__ = [
     "Deletion",
@@ -21,6 +21,7 @@ __all__ = [
     "read_manifest",
     "recorded_member",
     "retrain",
+    "train_descendants",
     "train_zoo",
     "write_manifest",
 ]
@@ -29,7 +30,7 @@ _HOMES = {
     "force": ("Deletion", "planned_deletion"),
     "manifest": ("Manifest", "read_manifest", "write_manifest"),
     "retraining": ("recorded_member", "retrain"),
-    "train": ("Progress", "TrainSummary", "train_zoo"),
+    "train": ("Progress", "TrainSummary", "train_descendants", "train_zoo"),
 }
 
 

@@ -16,11 +16,10 @@ from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError, FormatError
 from weightzoo.execution.background import BackgroundWriter
 from weightzoo.execution.recording import Recorder
-from weightzoo.execution.shard import Shard, split_cohort
+from weightzoo.execution.shard import Shard, StartWeights, split_cohort
 from weightzoo.execution.snapshot import Identity, Snapshot
 from weightzoo.members import Cohort, Member, cohort_key, cohorts
 from weightzoo.population import Result
-from weightzoo.spec import ZooSpec
 from weightzoo.tracking import KnownRun, ZooRuns
 from weightzoo.training.protocol import Engine
 
@@ -42,9 +41,11 @@ class Build:
     """What the steps of one call of `train_zoo` share."""
 
     name: str
-    spec: ZooSpec
+    epochs: int  # that every member is trained for
+    objective: str  # what a search looks at
     data: ImageData
     architecture: Architecture
+    start: StartWeights | None  # of the members that have a parent
     runs: ZooRuns
     known: dict[str, list[KnownRun]]
     snapshots: list[Snapshot]  # those that were there at the start
@@ -84,8 +85,7 @@ def recorded_results(build: Build, batch: Sequence[Member], *, with_objective: b
         if ended:
             objective: list[float] = []
             if with_objective:
-                name = getattr(build.spec.configuration, "objective", "val_accuracy")
-                objective = [float(value) for value in build.runs.metrics(ended[0]).values[name]]
+                objective = [float(value) for value in build.runs.metrics(ended[0]).values[build.objective]]
             results[member.id] = Result(ended[0].status, objective)
             build.digests[member.id] = ended[0].digest
     return results
@@ -145,7 +145,6 @@ def _shard(build: Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, end
         log_seconds=build.log_seconds,
         on_recorded=build.digests.__setitem__,
     )
-    objective = getattr(build.spec.configuration, "objective", "val_accuracy")
     return Shard(
         cohort,
         engine,
@@ -154,7 +153,8 @@ def _shard(build: Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, end
         snapshot,
         recorder,
         build.writer,
-        objective=objective,
+        objective=build.objective,
+        start=build.start,
         snapshot_seconds=build.snapshot_seconds,
     )
 

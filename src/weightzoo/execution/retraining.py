@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from weightzoo.architectures import architecture
 from weightzoo.connection import TAG
 from weightzoo.datasets.images import ImageData
-from weightzoo.errors import EngineError, FormatError, SpecError
+from weightzoo.errors import EngineError, FormatError, MissingError, NotFoundError, SpecError
+from weightzoo.lineage import inherited
 from weightzoo.members import Cohort, Member
 from weightzoo.tracking import RunStore
-from weightzoo.training.protocol import Engine, EpochResult
+from weightzoo.training.protocol import Engine, EpochResult, TrainState
 
 
 def recorded_member(store: RunStore, run: str) -> Member:
@@ -25,21 +28,45 @@ def recorded_member(store: RunStore, run: str) -> Member:
     tags = store.find(run).data.tags
     try:
         definition, kind = json.loads(tags[f"{TAG}definition"]), tags[f"{TAG}configuration"]
+        group = tags[f"{TAG}group"]
     except (KeyError, ValueError):
         raise FormatError(f"run {run} has no definition of a member; it was not made by weightzoo") from None
-    member = Member.from_definition(definition, kind)
+    member = Member.from_definition(definition, kind, group)
     if member.id != tags.get(f"{TAG}member"):
         raise FormatError(f"run {run}: its definition is not that of member {tags.get(f'{TAG}member')}")
     return member
 
 
-def retrain(member: Member, data: ImageData, engine: Engine) -> Iterator[EpochResult]:
+def parent_state(store: RunStore, member: Member) -> dict[str, np.ndarray] | None:
+    """The weights of a member's parent behind the epoch that it starts from, by name; None if it has no parent.
+
+    Raises:
+        MissingError: the store does not have them.
+        FormatError: their files are damaged.
+        TrackingError: the store can't be used.
+    """
+    if member.parent is None:
+        return None
+    try:
+        return store.checkpoint(member.parent.member, member.parent.epoch)
+    except (MissingError, NotFoundError) as error:
+        raise MissingError(
+            f"member {member.id} starts from member {member.parent.member} behind epoch {member.parent.epoch}, whose "
+            f"checkpoint is not to be had ({error}); train or import that member first"
+        ) from None
+
+
+def retrain(
+    member: Member, data: ImageData, engine: Engine, parent: Mapping[str, np.ndarray] | None = None
+) -> Iterator[EpochResult]:
     """Train one member alone, epoch by epoch; nothing is recorded.
 
-    On the engine and kind of machine that it was trained with, the weights are those of its record, bit for bit.
+    On the engine and kind of machine that it was trained with, the weights are those of its record, bit for bit. A
+    member that has a parent starts from the `parent`'s weights (`parent_state`).
 
     Raises:
         SpecError: the data are not those that the member was trained on.
+        MissingError: it has a parent, whose weights were not given.
         EngineError: the engine can't train it.
     """
     if data.content_hash != member.dataset_hash:
@@ -52,4 +79,9 @@ def retrain(member: Member, data: ImageData, engine: Engine) -> Iterator[EpochRe
     reason = engine.supports(built, cohort, "cpu")
     if reason is not None:
         raise EngineError(f"engine {engine.name} can't train member {member.id}: {reason}")
-    return engine.train(built, cohort, data)
+    if member.parent is None:
+        return engine.train(built, cohort, data)
+    if parent is None:
+        raise MissingError(f"member {member.id} starts from member {member.parent.member}; give the weights of that")
+    start = TrainState.given(inherited(built, member, parent)[None], cohort.optimizer)
+    return engine.train(built, cohort, data, resume=start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,15 @@ from weightzoo.errors import EngineError
 from weightzoo.execution.background import BackgroundWriter
 from weightzoo.execution.recording import Recorder
 from weightzoo.execution.snapshot import Epoch, Snapshot
-from weightzoo.members import Cohort
+from weightzoo.members import Cohort, Member
 from weightzoo.training.protocol import Engine, EpochResult, TrainState
 
 PENDING_BYTES = 64_000_000  # of epochs that are not saved yet
 LAST_LOG = 0.8  # of the last shard's training: most is logged by then, so that little is left to wait for at its end
 STATE_BYTES = 1_000_000_000  # of weights, gradients and optimiser state of one shard
 LANE = 16  # members that the widest vector unit takes at a time
+
+StartWeights = Callable[[Sequence[Member]], np.ndarray]  # members that have a parent -> float32 [M, P]
 
 
 def split_cohort(cohort: Cohort, parameters: int, most: int) -> list[Cohort]:
@@ -59,10 +61,11 @@ class Shard:
         *,
         objective: str,
         snapshot_seconds: float,
+        start: StartWeights | None = None,
     ):
         self.cohort, self._engine, self._architecture, self._data = cohort, engine, architecture, data
         self.recorder, self._writer = recorder, writer
-        self._objective, self._snapshot_seconds = objective, snapshot_seconds
+        self._objective, self._snapshot_seconds, self._start = objective, snapshot_seconds, start
         self.outcomes: Mapping[str, Outcome] = {member.id: Outcome([]) for member in cohort.members}
         self._replay = list(snapshot.epochs())
         self._state: TrainState | None = None
@@ -141,10 +144,10 @@ class Shard:
     def _train(self) -> Epoch:
         start = time.perf_counter()
         if self._training is None:
-            rows = [int(row) for row in self._rows]
-            self._training = self._engine.train(
-                self._architecture, self.cohort.select(rows), self._data, resume=self._state
-            )
+            cohort = self.cohort.select([int(row) for row in self._rows])
+            if self._state is None and self._start is not None:
+                self._state = TrainState.given(self._start(cohort.members), cohort.optimizer)
+            self._training = self._engine.train(self._architecture, cohort, self._data, resume=self._state)
         result = next(self._training, None)
         if result is None or result.epoch != self._next:
             got = "no more" if result is None else f"epoch {result.epoch}"

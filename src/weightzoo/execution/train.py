@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
-from weightzoo.architectures import architecture
+from weightzoo.architectures import Architecture, architecture
 from weightzoo.datasets.images import ImageData
 from weightzoo.execution.background import BackgroundWriter
 from weightzoo.execution.build import (
@@ -22,14 +23,14 @@ from weightzoo.execution.build import (
     usable_runs,
 )
 from weightzoo.execution.guard import exit_on_terminate, only_trainer, settled_objects_uncollected
-from weightzoo.execution.shard import Shard
+from weightzoo.execution.shard import Shard, StartWeights
 from weightzoo.members import Cohort, Member
-from weightzoo.population import Result, population
+from weightzoo.population import FixedPopulation, Population, Result, population
 from weightzoo.spec import SearchConfiguration, ZooSpec
 from weightzoo.tracking import RunStore
 from weightzoo.training.protocol import Engine
 
-__all__ = ["Progress", "TrainSummary", "train_zoo"]
+__all__ = ["Progress", "TrainSummary", "train_descendants", "train_zoo"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class TrainSummary:
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.statuses.items()))
         return f"{len(self.members):,} models ({counts}), {self.trained:,} trained now in {self.seconds:,.0f} s"
+
+
+class Settings(TypedDict, total=False):
+    """How members are trained; `train_zoo` describes each."""
+
+    engine: str | Engine
+    device: str
+    threads: int | None
+    on_progress: Callable[[Progress], None] | None
+    snapshot_seconds: float
+    log_seconds: float
+    shard_size: int | None
 
 
 def train_zoo(
@@ -76,30 +89,93 @@ def train_zoo(
         SpecError: the architecture does not take the images of the data set, or the name can't be that of a folder.
         TrackingError: the store can't be used, or another process trains this zoo.
     """
-    built = architecture(spec.architecture, data.image_shape, data.classes)
-    chosen_device = device or spec.device
+    return _train(
+        name,
+        population(spec, data.content_hash),
+        architecture(spec.architecture, data.image_shape, data.classes),
+        data,
+        store,
+        spec.training.epochs,
+        search=spec.configuration if isinstance(spec.configuration, SearchConfiguration) else None,
+        compile=spec.compile,
+        engine=engine or spec.engine,
+        device=device or spec.device,
+        threads=threads,
+        on_progress=on_progress,
+        snapshot_seconds=snapshot_seconds,
+        log_seconds=log_seconds,
+        shard_size=shard_size,
+    )
+
+
+def train_descendants(
+    name: str,
+    members: tuple[Member, ...],
+    start: StartWeights,
+    built: Architecture,
+    data: ImageData,
+    store: RunStore,
+    *,
+    parent_runs: Mapping[str, str] | None = None,
+    **settings: Unpack[Settings],
+) -> TrainSummary:
+    """Train members that start from their parents' weights, with all that `train_zoo` says of its members.
+
+    `start` gives these weights for some of the members, `parent_runs` the run that each parent has, by member id, as
+    far as it is known; it is only looked at where a run is made.
+
+    Raises:
+        EngineError: the engine that was asked for can't train the members.
+        TrackingError: the store can't be used, or another process trains this zoo.
+    """
+    epochs, source = members[0].protocol.epochs, FixedPopulation(members)
+    return _train(name, source, built, data, store, epochs, start=start, parent_runs=parent_runs, **settings)
+
+
+def _train(
+    name: str,
+    source: Population,
+    built: Architecture,
+    data: ImageData,
+    store: RunStore,
+    epochs: int,
+    *,
+    search: SearchConfiguration | None = None,
+    compile: bool = False,
+    start: StartWeights | None = None,
+    parent_runs: Mapping[str, str] | None = None,
+    engine: str | Engine = "auto",
+    device: str = "cpu",
+    threads: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    snapshot_seconds: float = 30.0,
+    log_seconds: float = 60.0,
+    shard_size: int | None = None,
+) -> TrainSummary:
     if on_progress is not None:
         on_progress(Progress(0, 0, "opening the tracking store", 0.0))  # seconds, and longer where it is made first
-    runs = store.zoo(name)
+    runs = store.zoo(name, parent_runs)
     with only_trainer(store.resume_folder, name), exit_on_terminate():
         build = Build(
             name=name,
-            spec=spec,
+            epochs=epochs,
+            objective=search.objective if search else "val_accuracy",
             data=data,
             architecture=built,
+            start=start,
             runs=runs,
             known=usable_runs(runs),
             snapshots=saved_snapshots(store.resume_folder / name),
-            choose=engine_chooser(engine or spec.engine, built, chosen_device, threads, compile=spec.compile),
+            choose=engine_chooser(engine, built, device, threads, compile=compile),
             writer=BackgroundWriter(),
             on_progress=on_progress,
-            shard_size=shard_size or default_shard_size(chosen_device, threads),
+            shard_size=shard_size or default_shard_size(device, threads),
             snapshot_seconds=snapshot_seconds,
             log_seconds=log_seconds,
         )
         try:
             with settled_objects_uncollected():
-                results, trained = _train_batches(build)
+                results, trained = _train_batches(build, source, search)
                 build.report("writing the last runs")
                 build.writer.close()
             if trained:
@@ -110,19 +186,18 @@ def train_zoo(
         return _summary(build, results, trained)
 
 
-def _train_batches(build: Build) -> tuple[dict[str, Result], set[str]]:
+def _train_batches(
+    build: Build, source: Population, search: SearchConfiguration | None
+) -> tuple[dict[str, Result], set[str]]:
     """All batches of the population: the results by member id, in order, and the ids of those that were trained now."""
-    configuration = build.spec.configuration
-    searching = isinstance(configuration, SearchConfiguration)
-    lockstep = searching and configuration.pruner is not None
-    source = population(build.spec, build.data.content_hash)
+    lockstep = search is not None and search.pruner is not None
     everything: dict[str, Result] = {}
     trained: set[str] = set()
     while batch := source.ask():
-        models = max(len(everything) + len(batch), configuration.models if searching else 0)
-        build.total = models * (build.spec.training.epochs + 1)
-        results = recorded_results(build, batch, with_objective=searching)
-        build.done += len(results) * (build.spec.training.epochs + 1)
+        models = max(len(everything) + len(batch), search.models if search else 0)
+        build.total = models * (build.epochs + 1)
+        results = recorded_results(build, batch, with_objective=search is not None)
+        build.done += len(results) * (build.epochs + 1)
         shards = plan_shards(build, batch, set(results))
         if shards and len(everything) + len(batch) >= models:
             shards[-1].last_of_zoo = True
@@ -152,7 +227,7 @@ def _train_together(
     for shard in shards:
         build.writer.submit(shard.recorder.begin)
     try:
-        for epoch in range(build.spec.training.epochs + 1):
+        for epoch in range(build.epochs + 1):
             values = {member: objective[epoch] for member, objective in recorded.items() if epoch < len(objective)}
             for shard in shards:
                 if not shard.done:
@@ -164,7 +239,7 @@ def _train_together(
             pruned = prune(epoch, values)
             for shard in shards:
                 if pruned:
-                    build.done += shard.drop(pruned) * (build.spec.training.epochs - epoch)
+                    build.done += shard.drop(pruned) * (build.epochs - epoch)
     except Exception:
         if not build.writer.failed:
             for shard in shards:

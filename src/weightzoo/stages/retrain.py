@@ -11,7 +11,7 @@ from weightzoo.checkpoints import ranges
 from weightzoo.connection import TAG
 from weightzoo.console import Report
 from weightzoo.datasets import ImageData
-from weightzoo.execution.retraining import recorded_member
+from weightzoo.execution.retraining import parent_state, recorded_member
 from weightzoo.execution.retraining import retrain as train_again
 from weightzoo.members import Cohort
 from weightzoo.tracking import RunStore
@@ -56,7 +56,7 @@ def retrain(
 
     Raises:
         NotFoundError: there is no such run.
-        MissingError: the data set of its zoo has not been prepared, or its checkpoints are gone.
+        MissingError: the data set of its zoo has not been prepared, or its checkpoints or its parent's are gone.
         SpecError: the data set is not the one that it was trained on.
         EngineError: the engine can't train it.
     """
@@ -70,7 +70,7 @@ def retrain(
     kept = [epoch for epoch in member.protocol.checkpoint_epochs if epoch <= last]
     differing: list[int] = []
     largest = 0.0
-    for result in train_again(member, data, chosen):
+    for result in train_again(member, data, chosen, parent_state(store, member)):
         if on_progress is not None:
             on_progress(result.epoch, last)
         if result.epoch in kept:

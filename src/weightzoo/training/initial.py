@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,13 +13,15 @@ from weightzoo.architectures import Architecture
 from weightzoo.architectures.graph import BatchNorm
 from weightzoo.errors import LayoutError, SpecError
 from weightzoo.members import Cohort, Member
-from weightzoo.training.protocol import SLOTS, TrainState
+from weightzoo.training.protocol import SLOTS, UNMEASURED, TrainState
 
 BIAS = 0.01  # every bias of the published zoos starts here, but for those of batch normalisation
 
 
 def starting_state(architecture: Architecture, cohort: Cohort, resume: TrainState | None) -> TrainState:
     """The state behind epoch 0, with all optimiser slots zero, or `resume` if it is one of this cohort.
+
+    Weights that were given from outside become those of epoch 0.
 
     Raises:
         LayoutError: `resume` has other optimiser slots, members or parameters than the cohort.
@@ -33,7 +36,7 @@ def starting_state(architecture: Architecture, cohort: Cohort, resume: TrainStat
     for name, array in {"weights": resume.weights, **resume.slots}.items():
         if array.shape != expected:
             raise LayoutError(f"resumed {name}: got shape {list(array.shape)}, expected {list(expected)}")
-    return resume
+    return replace(resume, epoch=0) if resume.epoch == UNMEASURED else resume
 
 
 def initial_weights(architecture: Architecture, members: Sequence[Member]) -> np.ndarray:

@@ -13,6 +13,7 @@ from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort
 
 PROBE_SIZE = 50
+UNMEASURED = -1  # the epoch of a state that was given from outside: behind it comes epoch 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class TrainState:
         """The memory that this takes."""
         return self.weights.nbytes + sum(slot.nbytes for slot in self.slots.values())
 
+    @classmethod
+    def given(cls, weights: np.ndarray, optimizer: str) -> TrainState:
+        """Weights float32 `[M, P]` that training is to start from instead of fresh ones.
+
+        To resume from this state gives epoch 0, which measures them, and all epochs behind it.
+        """
+        return cls(UNMEASURED, weights, {name: np.zeros_like(weights) for name in SLOTS[optimizer]})
+
     def select(self, rows: np.ndarray) -> TrainState:
         """The state of some of the members."""
         return TrainState(self.epoch, self.weights[rows], {name: slot[rows] for name, slot in self.slots.items()})
@@ -83,7 +92,7 @@ class Engine(Protocol):
     def train(
         self, architecture: Architecture, cohort: Cohort, data: ImageData, *, resume: TrainState | None = None
     ) -> Iterator[EpochResult]:
-        """Epochs 0, 1, ..., `protocol.epochs`; with `resume`, those behind `resume.epoch`.
+        """Epochs 0, 1, ..., `protocol.epochs`; with `resume`, those behind `resume.epoch` (see `TrainState.given`).
 
         A member's result is a function of its own record alone. Closing the iterator early frees all threads.
         """

@@ -1,0 +1,195 @@
+"""Members that start from the models of a packed zoo: which models those are, and what is taken over of their weights.
+
+Fine-tuning and transfer (Yosinski et al. 2014, "How transferable are features in deep neural networks?", arXiv
+1411.1792): all weights are taken over, but for those of the last layer where the number of classes differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from weightzoo import seeds
+from weightzoo.architectures import Architecture, architecture
+from weightzoo.checkpoints import ranges
+from weightzoo.datasets.images import ImageData
+from weightzoo.errors import LayoutError, NotFoundError
+from weightzoo.members import FACTORS, Hyperparameters, Member, Parent, Seeds
+from weightzoo.points import protocol_of, unique, varied
+from weightzoo.query import Kind, parse
+from weightzoo.spec import FinetuneSpec, RandomSeeds, Start
+from weightzoo.training.initial import initial_weights
+from weightzoo.zoo import Zoo
+
+_log = logging.getLogger("weightzoo")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model of a packed zoo, behind an epoch, as the parent of other members."""
+
+    parent: Parent
+    hyperparameters: Hyperparameters
+    seeds: Seeds
+
+
+def finetuned_members(spec: FinetuneSpec, source: Zoo, data: ImageData) -> tuple[Member, ...]:
+    """The members of a zoo of fine-tuned models: each model of `source` that `spec.start` chooses, in its order.
+
+    Raises:
+        NotFoundError: no model is chosen, or the zoo does not hold the epoch.
+        QueryError: the condition can't be read.
+        SpecError: two members would be the same.
+    """
+    given = {name: values for name, values in spec.factors if values is not None}
+    return unique(
+        Member(
+            dataset=spec.dataset,
+            dataset_hash=data.content_hash,
+            architecture=source.architecture.name,
+            hyperparameters=dataclasses.replace(origin.hyperparameters, **dict(zip(given, values, strict=True))),
+            seeds=own,
+            protocol=protocol_of(spec.training),
+            config_kind="finetune",
+            parent=origin.parent,
+        )
+        for origin in origins(source, spec.start)
+        for values in itertools.product(*given.values())
+        for own in _seeds(spec, origin)
+    )
+
+
+def origins(source: Zoo, start: Start) -> list[Origin]:
+    """The models to start from. Those without finite weights at the epoch, or that ended before it, are left out.
+
+    Raises:
+        NotFoundError: no model is left, or the zoo does not hold the epoch.
+        QueryError: the condition can't be read.
+    """
+    condition = parse(start.where, _fields(source)) if start.where is not None else None
+    chosen = [row for row in _rows(source) if condition is None or condition.matches(row)]
+    usable: list[Origin] = []
+    for row in chosen:
+        epoch = _epoch(row, start, source)
+        if epoch > row["last_epoch"] or not np.isfinite(source.weights([row["number"]], [epoch])).all():
+            continue
+        usable.append(
+            Origin(
+                Parent(row["member"], epoch, row["group"]),
+                Hyperparameters(**{name: row[name] for name in FACTORS}),
+                Seeds(row["seed_init"], row["seed_order"], row["seed_dropout"]),
+            )
+        )
+    if not usable:
+        wanted = f" that fulfils {start.where!r}" if start.where else ""
+        raise NotFoundError(f"zoo {source.name} has no model{wanted} with finite weights at epoch {start.epoch}")
+    if len(usable) < len(chosen):
+        left = len(chosen) - len(usable)
+        _log.warning(
+            "zoo %s: %d of %d models have no finite weights at epoch %s and start nothing",
+            source.name,
+            left,
+            len(chosen),
+            start.epoch,
+        )
+    return usable
+
+
+def start_weights(source: Zoo, built: Architecture, members: Sequence[Member]) -> np.ndarray:
+    """The weights float32 `[M, P]` that members of the architecture `built` start from, out of their parents' zoo.
+
+    Raises:
+        NotFoundError: a parent is not in the zoo.
+        LayoutError: a parent's weights do not fit, other than in the last layer.
+    """
+    return np.stack([inherited(built, one, _state(source, one)) for one in members])
+
+
+def inherited(built: Architecture, member: Member, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The weights float32 `[P]` that a member starts from, given its parent's by name.
+
+    If the last layer has other classes, it is drawn anew, as the member's initialisation and init seed have it.
+
+    Raises:
+        LayoutError: the parent's weights do not fit, other than in the last layer.
+    """
+    head = built.layout.layers[-1]
+    fresh = built.layout.unflatten(initial_weights(built, (member,))[0])
+    taken: dict[str, np.ndarray] = {}
+    for name, shape in built.layout.parameters:
+        values = state.get(name)
+        if values is not None and values.shape == shape:
+            taken[name] = values
+        elif name.rpartition(".")[0] == head:
+            taken[name] = fresh[name]
+        else:
+            got = "nothing" if values is None else list(values.shape)
+            raise LayoutError(
+                f"{name}: the model started from has {got}, {built.name} on images of "
+                f"{'x'.join(map(str, built.input_shape))} has {list(shape)}; choose a data set of the same image shape"
+            )
+    return built.layout.flatten(taken)
+
+
+def architecture_on(source: Zoo, data: ImageData) -> Architecture:
+    """The architecture of a zoo's models for other images.
+
+    Raises:
+        SpecError: it takes images of another size.
+        NotFoundError: this version does not know it.
+    """
+    return architecture(source.architecture.name, data.image_shape, data.classes)
+
+
+def parent_runs(source: Zoo) -> dict[str, str]:
+    """The runs that a zoo's models came from, by member id, as far as it says."""
+    table = source.provenance.dropna(subset="run_id")
+    return dict(zip(table["member"], table["run_id"], strict=True))
+
+
+def _state(source: Zoo, member: Member) -> dict[str, np.ndarray]:
+    assert member.parent is not None
+    return source.state_dict(member.parent.member, member.parent.epoch)
+
+
+def _rows(source: Zoo) -> Iterator[dict[str, Any]]:
+    """The rows of the table of models as plain values, None where there is none, with the number of each."""
+    table = source.models.astype(object)
+    for number, row in enumerate(table.where(table.notna(), None).to_dict("records")):
+        yield {str(name): value for name, value in row.items()} | {"number": number}
+
+
+def _fields(source: Zoo) -> dict[str, Kind]:
+    columns = source.models
+    return {str(name): "number" if pd.api.types.is_numeric_dtype(columns[name]) else "text" for name in columns}
+
+
+def _epoch(row: dict[str, Any], start: Start, source: Zoo) -> int:
+    """The epoch that a model is taken from.
+
+    Raises:
+        NotFoundError: the zoo does not hold it.
+    """
+    kept = source.checkpoint_epochs
+    if start.epoch == "last":
+        return max((epoch for epoch in kept if epoch <= row["last_epoch"]), default=kept[0])
+    epoch = int(row["best_epoch"] if start.epoch == "best" else start.epoch)
+    if epoch not in kept:
+        raise NotFoundError(f"zoo {source.name} does not hold epoch {epoch}; it holds {ranges(kept)}")
+    return epoch
+
+
+def _seeds(spec: FinetuneSpec, origin: Origin) -> tuple[Seeds, ...]:
+    if spec.seeds is None:
+        return (origin.seeds,)
+    if isinstance(spec.seeds, RandomSeeds):
+        key = f"finetune seeds {origin.parent.member} {origin.parent.epoch}"
+        return varied(seeds.spawn(spec.seed, key, spec.seeds.random), spec.seeds.vary)
+    return varied(spec.seeds.values, spec.seeds.vary)

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from weightzoo.errors import FormatError
-from weightzoo.spec import Augmentation, Precision, Schedule
+from weightzoo.spec import Augmentation, Precision, Schedule, Sparsification
 
 Split = Literal["train", "val", "test"]
-ConfigKind = Literal["seed", "grid", "search", "finetune"]
+ConfigKind = Literal["seed", "grid", "search", "finetune", "sparsify"]
 ID_LENGTH = 16
 TRAINING = "training"  # the status of a run whose training has not ended; afterwards it is one of STATUSES
 STATUSES = ("finished", "diverged", "pruned")
@@ -64,6 +64,37 @@ class Protocol:
     augmentation: Augmentation | None = None
     precision: Precision = "float32"
 
+    def definition(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        plain = dict(vars(self))  # asdict would copy the kept epochs one by one, for each of thousands
+        plain |= {"schedule": self.schedule.model_dump(), "checkpoint_epochs": list(self.checkpoint_epochs)}
+        # What came later is there only where it is used: the ids of older members stay.
+        augmentation = plain.pop("augmentation")
+        if augmentation is not None:
+            plain["augmentation"] = augmentation.model_dump(exclude_defaults=True)
+        if self.precision == "float32":
+            del plain["precision"]
+        return plain
+
+    @classmethod
+    def from_definition(cls, definition: Mapping[str, Any]) -> Protocol:
+        """The protocol that `definition()` describes.
+
+        Raises:
+            KeyError, TypeError, ValidationError: it is not what that gives.
+        """
+        return cls(
+            epochs=definition["epochs"],
+            batch_size=definition["batch_size"],
+            schedule=TypeAdapter[Schedule](Schedule).validate_python(definition["schedule"]),
+            momentum=definition["momentum"],
+            checkpoint_epochs=tuple(definition["checkpoint_epochs"]),
+            augmentation=TypeAdapter[Augmentation | None](Augmentation | None).validate_python(
+                definition.get("augmentation")
+            ),
+            precision=TypeAdapter[Precision](Precision).validate_python(definition.get("precision", "float32")),
+        )
+
 
 @dataclass(frozen=True)
 class Parent:
@@ -89,26 +120,21 @@ class Member:
     protocol: Protocol
     config_kind: ConfigKind
     parent: Parent | None = None
+    sparsification: Sparsification | None = None
 
     def definition(self) -> dict[str, Any]:
         """The record as plain JSON values. What a member does without is left out of it, and so of its id."""
-        protocol = dict(vars(self.protocol))  # asdict would copy the kept epochs one by one, for each of thousands
-        protocol["schedule"] = self.protocol.schedule.model_dump()
-        protocol["checkpoint_epochs"] = list(self.protocol.checkpoint_epochs)
-        # What came later is there only where it is used: the ids of older members stay.
-        augmentation = protocol.pop("augmentation")
-        if augmentation is not None:
-            protocol["augmentation"] = augmentation.model_dump(exclude_defaults=True)
-        if self.protocol.precision == "float32":
-            del protocol["precision"]
+        lineage = {"member": self.parent.member, "epoch": self.parent.epoch} if self.parent else None
+        sparsification = self.sparsification.model_dump(mode="json") if self.sparsification else None
+        used = {"parent": lineage, "sparsification": sparsification}
         return {
             "dataset": self.dataset,
             "dataset_hash": self.dataset_hash,
             "architecture": self.architecture,
             "hyperparameters": dataclasses.asdict(self.hyperparameters),
             "seeds": dataclasses.asdict(self.seeds),
-            "protocol": protocol,
-            **({"parent": {"member": self.parent.member, "epoch": self.parent.epoch}} if self.parent else {}),
+            "protocol": self.protocol.definition(),
+            **{name: value for name, value in used.items() if value is not None},
         }
 
     @classmethod
@@ -121,26 +147,17 @@ class Member:
             FormatError: it is not what `definition()` gives.
         """
         try:
-            protocol = definition["protocol"]
+            given = definition.get("sparsification")
             return cls(
                 dataset=definition["dataset"],
                 dataset_hash=definition["dataset_hash"],
                 architecture=definition["architecture"],
                 hyperparameters=Hyperparameters(**definition["hyperparameters"]),
                 seeds=Seeds(**definition["seeds"]),
-                protocol=Protocol(
-                    epochs=protocol["epochs"],
-                    batch_size=protocol["batch_size"],
-                    schedule=TypeAdapter[Schedule](Schedule).validate_python(protocol["schedule"]),
-                    momentum=protocol["momentum"],
-                    checkpoint_epochs=tuple(protocol["checkpoint_epochs"]),
-                    augmentation=TypeAdapter[Augmentation | None](Augmentation | None).validate_python(
-                        protocol.get("augmentation")
-                    ),
-                    precision=TypeAdapter[Precision](Precision).validate_python(protocol.get("precision", "float32")),
-                ),
+                protocol=Protocol.from_definition(definition["protocol"]),
                 config_kind=TypeAdapter[ConfigKind](ConfigKind).validate_python(config_kind),
                 parent=Parent(**definition["parent"], group=group) if "parent" in definition else None,
+                sparsification=TypeAdapter[Sparsification](Sparsification).validate_python(given) if given else None,
             )
         except (KeyError, TypeError, ValidationError) as error:
             reason = " ".join(str(error).split())
@@ -207,6 +224,11 @@ class Cohort:
         """The training protocol of all members."""
         return self.members[0].protocol
 
+    @property
+    def sparsification(self) -> Sparsification | None:
+        """How all members are made sparse, if they are."""
+        return self.members[0].sparsification
+
     def select(self, rows: Sequence[int]) -> Cohort:
         """The cohort of some of the members."""
         return Cohort(tuple(self.members[row] for row in rows))
@@ -215,7 +237,8 @@ class Cohort:
 def cohort_key(member: Member) -> tuple[Any, ...]:
     """What must agree for two members to share a cohort."""
     chosen = member.hyperparameters
-    return (member.dataset_hash, member.architecture, chosen.activation, chosen.optimizer, member.protocol)
+    kind = (member.dataset_hash, member.architecture, chosen.activation, chosen.optimizer)
+    return (*kind, member.protocol, member.sparsification)
 
 
 def cohorts(members: Iterable[Member]) -> tuple[Cohort, ...]:

@@ -66,8 +66,12 @@ def spawn(seed: int, purpose: str, count: int) -> tuple[int, ...]:
 
 def dropout_key(dropout_seed: int) -> tuple[int, int]:
     """The two 32-bit words that stand for a member's dropout seed in `draw32`."""
-    words = np.frombuffer(_digest(dropout_seed, "dropout", ()), dtype=np.uint32)
-    return int(words[0]), int(words[1])
+    return _key(dropout_seed, "dropout")
+
+
+def noise_key(dropout_seed: int) -> tuple[int, int]:
+    """The two words that stand for a member's dropout seed in `noise`: another stream than that of its masks."""
+    return _key(dropout_seed, "variational dropout")
 
 
 def draw32(key0: np.ndarray, key1: np.ndarray, counter: np.ndarray) -> np.ndarray:
@@ -91,12 +95,36 @@ def dropout_keep(key: tuple[int, int], visits: np.ndarray, units: np.ndarray, ra
     own key is drawn at counters `2 * visit` and `2 * visit + 1`, the unit's bits with that key at counter `unit`; it is
     kept if their upper 31 bits, as an integer, are at least `floor(rate * 2**31)`.
     """
+    return (_visit_bits(key, visits, units) >> np.uint32(1)) >= np.uint32(int(rate * 2**31))
+
+
+def noise(key: tuple[int, int], visits: np.ndarray, first: int, size: int) -> np.ndarray:
+    """The noise of variational dropout, standard normal: float64 `[len(visits), size]`, by Box and Muller (1958).
+
+    Visits and bits are those of `dropout_keep`, with the counters from `first` on: with `half = ceil(size / 2)`, unit i
+    < half has radius `sqrt(-2 log u)` and unit half + i the same one, u being `(k + 1/2) / 2**24` with the upper 24
+    bits k at counter `first + i`; the angle is `2 pi k / 2**24` at counter `first + half + i`, the cosine of which
+    belongs to unit i, its sine to unit half + i.
+    """
+    half = -(-size // 2)
+    upper = (_visit_bits(key, visits, first + np.arange(2 * half)) >> np.uint32(8)).astype(np.float64)
+    radius = np.sqrt(-2.0 * np.log((upper[:, :half] + 0.5) / 2**24))
+    angle = 2.0 * np.pi * upper[:, half:] / 2**24
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :size]
+
+
+def _visit_bits(key: tuple[int, int], visits: np.ndarray, counters: np.ndarray) -> np.ndarray:
+    """32 random bits for each visit and counter, uint32 `[len(visits), len(counters)]`."""
     key0, key1 = np.array(key, np.uint32)[:, None, None]
     visits = np.asarray(visits, np.uint32)[:, None]
     visit_key0 = draw32(key0, key1, visits * np.uint32(2))
     visit_key1 = draw32(key0, key1, visits * np.uint32(2) + np.uint32(1))
-    bits = draw32(visit_key0, visit_key1, np.asarray(units, np.uint32)[None, :])
-    return (bits >> np.uint32(1)) >= np.uint32(int(rate * 2**31))
+    return draw32(visit_key0, visit_key1, np.asarray(counters, np.uint32)[None, :])
+
+
+def _key(seed: int, purpose: str) -> tuple[int, int]:
+    words = np.frombuffer(_digest(seed, purpose, ()), dtype=np.uint32)
+    return int(words[0]), int(words[1])
 
 
 def _digest(seed: int, purpose: str, position: tuple[int, ...]) -> bytes:

@@ -5,6 +5,7 @@ Unknown keys and impossible values are refused with the place where they stand a
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
@@ -568,6 +569,66 @@ class Overrides(_Section):
     dropout: Annotated[tuple[Rate, ...], _Listed, _Distinct] | None = None
 
 
+class Variational(_Section):
+    """Sparsification by variational dropout (Molchanov et al. 2017, arXiv 1701.05369).
+
+    The weight of the Kullback-Leibler term rises to `kl_weight` at the last epoch; weights whose log alpha reaches
+    `threshold` are dropped; `log_variance` is the log sigma^2 that every weight starts with.
+    """
+
+    kind: Literal["variational"] = "variational"
+    kl_weight: NonNegative = 0.01
+    threshold: Annotated[float, _Number, Field(gt=-8, lt=8)] = 3.0
+    log_variance: Annotated[float, _Number, Field(ge=-50, le=50)] = -10.0
+
+
+class Magnitude(_Section):
+    """Sparsification by iterative pruning of the smallest weights (Han et al. 2015, arXiv 1506.02626).
+
+    To each of the `sparsities` in turn, at equal distances over all epochs, with training in between. The smallest
+    weights are those of the whole network or, with `scope: layer`, of every layer.
+    """
+
+    kind: Literal["magnitude"] = "magnitude"
+    sparsities: Annotated[tuple[Fraction, ...], _Listed, _Distinct] = Field(
+        description="`sparsities`, shares of weights to prune, e.g. [0.5, 0.8, 0.9]"
+    )
+    scope: Literal["network", "layer"] = "network"
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        for index, (one, following) in enumerate(itertools.pairwise(self.sparsities), start=1):
+            if following < one:
+                raise refusal(f"got {following} behind {one}; pruned weights stay pruned", "sparsities", index)
+        return self
+
+
+Sparsification = Annotated[
+    Annotated[Variational, Tag(TAG + "variational")] | Annotated[Magnitude, Tag(TAG + "magnitude")],
+    Discriminator(_kind_of),
+    BeforeValidator(_expand_kind),
+]
+
+
+class SparsifySpec(_Section):
+    """A zoo of sparse twins: models of a packed zoo that are made sparse while they are trained on.
+
+    Each with its own optimiser, learning rate, schedule, batch size and seeds, on the images that it was trained on.
+    """
+
+    start: Start = Field(description="`start`, e.g. {zoo: digits-seed}")
+    method: Sparsification = Variational()
+    epochs: Annotated[int, _Number, Field(ge=1, le=MAX_EPOCHS)] = 25
+    engine: EngineChoice = "auto"
+    device: Annotated[str, BeforeValidator(_device)] = "cpu"
+
+    @model_validator(mode="after")
+    def _an_epoch_a_step(self) -> Self:
+        if isinstance(self.method, Magnitude) and len(self.method.sparsities) > self.epochs:
+            raise refusal(f"got {self.epochs} for {len(self.method.sparsities)} sparsities; give each one", "epochs")
+        return self
+
+
 class FinetuneSpec(_Section):
     """A zoo whose members start from trained models, on any data set of the same image shape.
 
@@ -595,6 +656,7 @@ class Params(_Section):
     datasets: Mapping[Name, DatasetSpec] = Field(description="`datasets`, a section a data set")
     zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
     finetune: Mapping[Name, FinetuneSpec] = Field(default_factory=dict[str, FinetuneSpec])
+    sparsify: Mapping[Name, SparsifySpec] = Field(default_factory=dict[str, SparsifySpec])
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:
@@ -608,9 +670,12 @@ class Params(_Section):
                     raise refusal(
                         f"no data set {short(zoo.dataset)} below `datasets`; {remedy}", section, name, "dataset"
                     )
-        for name in self.finetune:
-            if name in self.zoos:
-                raise refusal("there is a zoo of that name below `zoos`; choose another", "finetune", name)
+        taken = dict.fromkeys(self.zoos, "zoos")
+        for section, zoos in (("finetune", self.finetune), ("sparsify", self.sparsify)):
+            for name in zoos:
+                if name in taken:
+                    raise refusal(f"there is a zoo of that name below `{taken[name]}`; choose another", section, name)
+            taken |= dict.fromkeys(zoos, section)
         return self
 
     def zoo(self, name: str) -> ZooSpec:
@@ -679,6 +744,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "augmentation": Augmentation,
     "pruner": Pruner,
     "start": Start,
+    TAG + "variational": Variational,
+    TAG + "magnitude": Magnitude,
     TAG + "range": Range,
     TAG + "fixed seeds": FixedSeeds,
     TAG + "listed seeds": ListedSeeds,
@@ -694,13 +761,20 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
+_ZOO_SECTIONS: dict[str, type[BaseModel]] = {
+    "datasets": DatasetSpec,
+    "rehearsal": Scale,
+    "finetune": FinetuneSpec,
+    "sparsify": SparsifySpec,
+}
+
+
 def _section_at(location: Location) -> type[BaseModel]:
     """The section that the last part of a location is a key of."""
     section: type[BaseModel] = Params
     for depth, part in enumerate(location[:-1]):
         if depth == 1:  # the user's name of a data set or zoo, or an architecture
-            kinds = {"datasets": DatasetSpec, "rehearsal": Scale, "finetune": FinetuneSpec}
-            section = kinds.get(str(location[0]), ZooSpec)
+            section = _ZOO_SECTIONS.get(str(location[0]), ZooSpec)
         elif location[0] == "finetune" and part == "factors":
             section = Overrides
         elif depth > 1:

@@ -104,6 +104,11 @@ class Architecture:
         return tuple(math.prod(shape) for _, shape in trace(self.layers, self.input_shape, self.name))
 
     @cached_property
+    def prunable(self) -> tuple[str, ...]:
+        """The names of the parameters that sparsification acts on: the weights of convolutions and linear layers."""
+        return tuple(f"{layer.name}.weight" for layer in self.layers if isinstance(layer, Conv | Linear))
+
+    @cached_property
     def dropout_offsets(self) -> dict[int, int]:
         """Layer index of each `Dropout` -> the number of its first unit, counted over all dropout layers.
 

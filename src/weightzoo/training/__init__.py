@@ -27,8 +27,8 @@ def choose_engine(
     """The engine that trains a cohort: a forced one, or for `auto` the fastest that can.
 
     That is `lanes` on a CPU for the architectures it supports, else `torch`; a fall-back on a CPU is logged with its
-    reason. `threads` bounds the CPU threads, None leaves them to the engine; `reference` always has one. `compile` has
-    `torch` compile what it computes.
+    reason. Members are made sparse by `torch` alone. `threads` bounds the CPU threads, None leaves them to the engine;
+    `reference` always has one. `compile` has `torch` compile what it computes.
 
     Raises:
         EngineError: there is no such engine or device, or the forced engine can't train this cohort there.
@@ -37,6 +37,12 @@ def choose_engine(
     known = get_args(EngineChoice)
     if choice not in known:
         raise EngineError(f"no engine {choice!r}; there are {', '.join(known)}")
+    if cohort.sparsification is not None:
+        if choice not in ("auto", "torch"):
+            raise EngineError(f"engine {choice} can't make members sparse; use engine: auto")
+        from weightzoo.training.sparse import SparseEngine
+
+        return SparseEngine(device, threads, compile=compile)
     if choice == "auto" and device != "cpu":
         choice = "torch"
     wanted = "lanes" if choice == "auto" else choice

@@ -25,8 +25,7 @@ class DropoutMasks:
         self.shapes = {layer: architecture.shapes[layer] for layer in architecture.dropout_offsets}
         self.active = any(rates) and bool(self.shapes)
         units = sum(math.prod(shape) for shape in self.shapes.values())
-        words = [[_signed(word) for word in seeds.dropout_key(member.seeds.dropout)] for member in members]
-        self.key0_M1, self.key1_M1 = torch.tensor(words, dtype=torch.int32, device=device).unsqueeze(2).unbind(1)
+        self.keys = VisitKeys([seeds.dropout_key(member.seeds.dropout) for member in members], device)
         self.units_U = torch.arange(units, dtype=torch.int32, device=device)
         thresholds = [[[int(rate * 2**31)]] for rate in rates]
         self.threshold_M11 = torch.tensor(thresholds, dtype=torch.int32, device=device)
@@ -40,11 +39,8 @@ class DropoutMasks:
         """
         if not self.active:
             return {}
-        device = self.units_U.device
-        visits_B = torch.arange(first_visit, first_visit + batch, dtype=torch.int64, device=device).to(torch.int32)
-        key0_MB, key1_MB = (draw32(self.key0_M1, self.key1_M1, visits_B * 2 + odd) for odd in (0, 1))
-        bits_MBU = draw32(key0_MB[..., None], key1_MB[..., None], self.units_U)
-        factors_MBU = (_shift(bits_MBU, 1) >= self.threshold_M11) * self.scale_M11
+        bits_MBU = self.keys.bits(first_visit, batch, self.units_U)
+        factors_MBU = (shift(bits_MBU, 1) >= self.threshold_M11) * self.scale_M11
         layers = factors_MBU.split([math.prod(shape) for shape in self.shapes.values()], dim=2)
         return {
             layer: factors.unflatten(2, shape)
@@ -52,16 +48,32 @@ class DropoutMasks:
         }
 
 
+class VisitKeys:
+    """Random bits for each member and visit, from the members' keys."""
+
+    def __init__(self, keys: Sequence[tuple[int, int]], device: torch.device) -> None:
+        words = [[_signed(word) for word in key] for key in keys]
+        self.key0_M1, self.key1_M1 = torch.tensor(words, dtype=torch.int32, device=device).unsqueeze(2).unbind(1)
+
+    def bits(self, first_visit: int, batch: int, counters_U: Tensor) -> Tensor:
+        """32 random bits for each member, visit and counter: int32 `[M, B, U]`."""
+        device = self.key0_M1.device
+        visits_B = torch.arange(first_visit, first_visit + batch, dtype=torch.int64, device=device).to(torch.int32)
+        key0_MB, key1_MB = (draw32(self.key0_M1, self.key1_M1, visits_B * 2 + odd) for odd in (0, 1))
+        return draw32(key0_MB[..., None], key1_MB[..., None], counters_U)
+
+
 def draw32(key0: Tensor, key1: Tensor, counter: Tensor) -> Tensor:
     """`seeds.draw32` on int32 tensors that hold the bits of the unsigned words."""
     bits = counter * _signed(seeds.GOLDEN) + key0
-    bits = (bits ^ _shift(bits, 16)) * _signed(seeds.MIX1)
+    bits = (bits ^ shift(bits, 16)) * _signed(seeds.MIX1)
     bits = bits ^ key1
-    bits = (bits ^ _shift(bits, 15)) * _signed(seeds.MIX2)
-    return bits ^ _shift(bits, 16)
+    bits = (bits ^ shift(bits, 15)) * _signed(seeds.MIX2)
+    return bits ^ shift(bits, 16)
 
 
-def _shift(bits: Tensor, by: int) -> Tensor:
+def shift(bits: Tensor, by: int) -> Tensor:
+    """The words shifted to the right, filled with zeros."""
     return (bits >> by) & ((1 << (32 - by)) - 1)
 
 

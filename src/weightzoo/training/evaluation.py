@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from weightzoo.architectures import Architecture
 from weightzoo.architectures.module import Network, build_module, parameters_of
 from weightzoo.datasets.images import SplitName
 from weightzoo.training.devices import DeviceData, Images, to_tensor
-from weightzoo.training.protocol import PROBE_SIZE, Metrics
+from weightzoo.training.protocol import PROBE_SIZE, Metrics, SparseMetrics
 
 BATCH = 200  # images at a time, so that on a CPU the activations of a CNN stay within its cache
 LAYER_BYTES = 64_000_000  # that one layer's outputs may take: fewer images at a time of a ResNet at 64 pixels, say
@@ -165,10 +166,14 @@ def measure(
     )
 
 
-def join(parts: Sequence[Metrics], members: int) -> Metrics:
+Measured = TypeVar("Measured", Metrics, SparseMetrics)
+
+
+def join(parts: Sequence[Measured], members: int) -> Measured:
     """The metrics of several groups of members as those of all; of the first `members` of all, to be exact."""
-    names = [field.name for field in dataclasses.fields(Metrics)]
-    return Metrics(**{name: np.concatenate([getattr(part, name) for part in parts])[:members] for name in names})
+    kind = type(parts[0])
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: np.concatenate([getattr(part, name) for part in parts])[:members] for name in names})
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:

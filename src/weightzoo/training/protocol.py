@@ -37,11 +37,25 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class SparseMetrics:
+    """What is measured beside `Metrics` on M members that are made sparse, with L prunable weight tensors.
+
+    `val_*`, `test_*` and the probe of `Metrics` are then those of the sparse network, with the dropped weights at zero.
+    """
+
+    train_objective: np.ndarray  # float32 [M]; what is minimised, the train loss and the Kullback-Leibler term
+    sparsity: np.ndarray  # float32 [M]; the share of the prunable weights that are dropped
+    layer_sparsity: np.ndarray  # float32 [M, L]; of each of `Architecture.prunable`
+
+
+@dataclass(frozen=True)
 class TrainState:
     """All that training needs to go on behind `epoch`: weights and optimiser state, each float32 `[M, P]`.
 
     The weights include the buffers, of which the optimiser knows nothing: their slots are zero.
     `slots` holds `exp_avg` and `exp_avg_sq` (Adam, AdamW) or `momentum_buffer` (SGD); before the first step all zeros.
+    For members that are made sparse also `mask`, uint8 `[M, P]`, 0 where a weight is dropped, which `weights` need not
+    show; and with variational dropout `log_variance`, 0 where there is none, and its own `log_variance.exp_avg`, ...
     """
 
     epoch: int
@@ -73,6 +87,7 @@ class EpochResult:
     state: TrainState
     metrics: Metrics
     seconds: float  # compute time of this epoch, over all threads, in seconds
+    sparse: SparseMetrics | None = None
 
     @property
     def epoch(self) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ from weightzoo.training.dropout import DropoutMasks
 from weightzoo.training.evaluation import is_correct, join, measure, to_numpy
 from weightzoo.training.gradients import Dense
 from weightzoo.training.initial import starting_state
-from weightzoo.training.protocol import BETA2, EPSILON, EpochResult, Metrics, TrainState
+from weightzoo.training.optimisers import update
+from weightzoo.training.protocol import EpochResult, Metrics, SparseMetrics, TrainState
 from weightzoo.training.schedule import step_factors
 
 _WORKING_SET = {"cpu": 64e6, "cuda": 4e9}  # bytes of activations at a time: within reach of a CPU's cache, or of memory
@@ -66,7 +68,7 @@ class StackedEngine:
         self.threads = threads
         self.members_at_once = members_at_once
         self.compile = compile
-        self._networks: dict[tuple[Architecture, str, str, bool], Dense] = {}
+        self._networks: dict[tuple[Any, ...], Dense] = {}
 
     def supports(self, architecture: Architecture, cohort: Cohort, device: str) -> str | None:
         """None, but where the device lacks the precision: there is no architecture that it can't train."""
@@ -82,7 +84,7 @@ class StackedEngine:
             LayoutError: `resume` is not a state of this cohort.
         """
         device_data = DeviceData(data, architecture, self.device)
-        state = starting_state(architecture, cohort, resume)
+        state = self._start(architecture, cohort, resume)
         at_once = self.members_at_once or members_at_once(architecture, cohort.protocol.batch_size, self.device)
         if cohort.protocol.precision != "float32":  # a stack of batch normalisations can't mix two precisions
             at_once = 1
@@ -91,7 +93,9 @@ class StackedEngine:
             rows = np.append(rows, rows[-1])
         parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
         dense = self._dense(architecture, cohort, alone=at_once == 1)
-        stacks = [Stack(architecture, cohort.select(p.tolist()), state.select(p), device_data, dense) for p in parts]
+        cohorts = [cohort.select(part.tolist()) for part in parts]
+        states = [state.select(part) for part in parts]
+        stacks = [self._stack(architecture, *own, device_data, dense) for own in zip(cohorts, states, strict=True)]
         for epoch in range(0 if resume is None else resume.epoch + 1, cohort.protocol.epochs + 1):
             started = time.perf_counter()
             with torch_threads(self.threads):
@@ -99,15 +103,29 @@ class StackedEngine:
                 running = [stack.train_epoch(epoch) if epoch > 0 else None for stack in stacks]
                 metrics = [stack.measure(means) for stack, means in zip(stacks, running, strict=True)]
                 states = [stack.state(epoch) for stack in stacks]
+                sparse = [own for stack in stacks if (own := stack.sparse_metrics()) is not None]
             seconds = threads * (time.perf_counter() - started)
-            yield EpochResult(_join(states, len(cohort)), join(metrics, len(cohort)), seconds)
+            measured = join(metrics, len(cohort)), seconds, join(sparse, len(cohort)) if sparse else None
+            yield EpochResult(_join(states, len(cohort)), *measured)
+
+    def _start(self, architecture: Architecture, cohort: Cohort, resume: TrainState | None) -> TrainState:
+        return starting_state(architecture, cohort, resume)
+
+    def _stack(
+        self, architecture: Architecture, cohort: Cohort, state: TrainState, data: DeviceData, dense: Dense
+    ) -> Stack:
+        return Stack(architecture, cohort, state, data, dense)
 
     def _dense(self, architecture: Architecture, cohort: Cohort, *, alone: bool) -> Dense:
         """The network of a kind of cohort, made once: another one would have to be compiled again."""
-        key = architecture, cohort.activation, cohort.protocol.precision, alone
+        key = architecture, cohort.activation, cohort.protocol.precision, alone, cohort.sparsification
         if key not in self._networks:
-            self._networks[key] = Dense(*key[:2], self.device, key[2], alone=alone, compile=self.compile)
+            self._networks[key] = self._new_dense(architecture, cohort, alone=alone)
         return self._networks[key]
+
+    def _new_dense(self, architecture: Architecture, cohort: Cohort, *, alone: bool) -> Dense:
+        precision = cohort.protocol.precision
+        return Dense(architecture, cohort.activation, self.device, precision, alone=alone, compile=self.compile)
 
 
 class Stack:
@@ -162,10 +180,17 @@ class Stack:
     ) -> tuple[Tensor, Tensor]:
         """Train on one minibatch: the mean losses `[M]` and the logits `[M, B, C]` before the update."""
         gradients, loss_M, logits_MBC, buffers = self.dense.gradients(self.parameters, inputs, labels_MB, masks)
-        self._update(self.vectors(gradients), step)
+        self.update(self.weights_MP, self.vectors(gradients), self.slots, step, self.decay)
         for name, buffer in buffers.items():
             self.parameters[name].copy_(buffer)
         return loss_M, logits_MBC
+
+    def update(
+        self, values_MP: Tensor, gradients_MP: Tensor, slots: Mapping[str, Tensor], step: int, decay: Tensor
+    ) -> None:
+        """One step of the optimiser on the weights, or on what else is trained like them."""
+        momentum, rate_M1 = float(self.momenta[step]), self.rate_M1 * float(self.rate_factors[step])
+        update(self.cohort.optimizer, values_MP, gradients_MP, slots, rate_M1, decay, momentum, step)
 
     def vectors(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Tensors `[M, *shape]` by name as vectors `[M, P]`, zero where there is none."""
@@ -181,6 +206,10 @@ class Stack:
         """The metrics of the weights as they are."""
         return measure(self.dense.network, self.parameters, self.data, running_2M)
 
+    def sparse_metrics(self) -> SparseMetrics | None:
+        """What is measured beside `Metrics` on members that are made sparse; behind `measure`."""
+        return None
+
     def _augmentation_plans(self, epoch: int) -> Tensor | None:
         """What happens to the images of the epoch, int32 `[M, N, 5]`."""
         augmentation = self.cohort.protocol.augmentation
@@ -189,32 +218,6 @@ class Stack:
         orders = [member.seeds.order for member in self.cohort.members]
         plans = [augmentation_plan(augmentation, seed, epoch, len(self.labels)) for seed in orders]
         return torch.from_numpy(np.stack(plans)).to(self.device)
-
-    def _update(self, gradients_MP: Tensor, step: int) -> None:
-        """One step of the optimiser on all weights, with PyTorch's formulas; `step` counts from 0 over all epochs.
-
-        References:
-            Adam: Kingma & Ba 2015, arXiv 1412.6980, with the penalty in the gradient; AdamW: Loshchilov & Hutter 2019,
-            arXiv 1711.05101; SGD with momentum in the form of Sutskever et al. 2013, without dampening.
-        """
-        momentum = float(self.momenta[step])
-        rate_M1 = self.rate_M1 * float(self.rate_factors[step])
-        if self.cohort.optimizer == "adamw":
-            self.weights_MP *= (1 - rate_M1 * self.decay).float()
-        else:
-            gradients_MP += self.decay * self.weights_MP
-
-        if self.cohort.optimizer == "sgd":
-            velocity = self.slots["momentum_buffer"]
-            velocity.mul_(momentum).add_(gradients_MP)
-            self.weights_MP -= rate_M1.float() * velocity
-        else:
-            mean, square = self.slots["exp_avg"], self.slots["exp_avg_sq"]
-            mean.lerp_(gradients_MP, 1 - momentum)
-            square.mul_(BETA2).addcmul_(gradients_MP, gradients_MP, value=1 - BETA2)
-            mean_correction, square_correction = 1 - momentum ** (step + 1), 1 - BETA2 ** (step + 1)
-            denominator = (square.sqrt() / math.sqrt(square_correction)).add_(EPSILON)
-            self.weights_MP -= (rate_M1 / mean_correction).float() * (mean / denominator)
 
 
 def _join(parts: Sequence[TrainState], members: int) -> TrainState:

@@ -19,6 +19,7 @@ build: [digits-seed, digits-hyp]
 datasets:
   digits: {{source: digits, size: 28, train: {images}, val: 50}}
 finetune: {{}}
+sparsify: {{}}
 zoos:
   digits-seed:
     dataset: digits

@@ -38,6 +38,7 @@ FAILURES = [
     (["train", "digits-hyp"], "weightzoo prepare"),
     (["assemble", "digits-hyp"], "digits-hyp"),
     (["report", "digits-hyp"], "digits-hyp"),
+    (["sparsify", "digits-hyp"], "zoos/digits-hyp/zoo.json: no such file"),
     (["finetune", "digits-hyp"], "no zoo 'digits-hyp' below `finetune`"),
     (["verify", "nothing"], "no packed zoo 'nothing'"),
     (["inspect", "nothing"], "nothing"),

@@ -23,7 +23,7 @@ from tests.conftest import commit, make_project
 from weightzoo.zoo import Zoo
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("prepare", "train", "assemble", "finetune", "report")
+STAGES = ("prepare", "train", "assemble", "finetune", "sparsify", "report")
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weightzoo.architectures import ARCHITECTURES, Architecture, architecture
-from weightzoo.checkpoints import METRICS, RecordedMetrics, checkpoint_parts, ranges, read_metrics, read_state
+from weightzoo.checkpoints import RecordedMetrics, checkpoint_parts, ranges, read_metrics, read_state
 from weightzoo.connection import connect, local_artifacts, tracking_errors
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, LayoutError, MissingError, NotFoundError, QueryError
 from weightzoo.layout import Layout
 from weightzoo.members import TRAINING
 from weightzoo.records import RunRecord
-from weightzoo.zoo import DatasetInfo, ModelRecord, Zoo, ZooHeader, write_zoo
+from weightzoo.zoo import DatasetInfo, ModelRecord, Sparse, Zoo, ZooHeader, write_zoo
 from weightzoo.zoo.format import GIVEN
 from weightzoo.zoo.write import refuse_foreign
 
@@ -66,6 +66,7 @@ def assemble(
         models=len(runs),
         probe_images=int(first.probe_logits.shape[1]),
         spec=_spec(runs) | ({} if rehearsal is None else {"rehearsal": dict(rehearsal)}),
+        sparse=_sparse(runs[0], built),
     )
     bytes_a_model = 4 * every_epoch * built.layout.size
     at_once = max(1, min(_DOWNLOADS, _DOWNLOADED_BYTES // bytes_a_model))
@@ -81,6 +82,11 @@ def _require_one_kind(runs: tuple[RunRecord, ...]) -> None:
     architectures = [run.architecture for run in runs]
     if len(set(architectures)) > 1:
         raise QueryError(f"the runs are of several architectures, {_counted(architectures)}; name one in the query")
+    methods = [run.sparsification or "dense" for run in runs]
+    if len(set(methods)) > 1:
+        raise QueryError(
+            f"the runs are of several kinds, {_counted(methods)}; name one as in sparsification == 'variational'"
+        )
     hashes = [f"{run.dataset} {run.dataset_hash}" for run in runs]
     if len(set(hashes)) > 1:
         raise QueryError(f"the runs are of several data sets, {_counted(hashes)}; name one by dataset or dataset_hash")
@@ -151,12 +157,22 @@ def _spec(runs: tuple[RunRecord, ...]) -> dict[str, Any]:
     """What is common to the definitions of all members, in the words of `params.yaml`'s sections."""
     protocols = {json.dumps(_definition(run)["protocol"], sort_keys=True) for run in runs}
     kinds = {run.configuration for run in runs}
+    methods = {json.dumps(_definition(run).get("sparsification"), sort_keys=True) for run in runs}
+    method = json.loads(methods.pop()) if len(methods) == 1 else None
     return {
         "dataset": runs[0].dataset,
         "architecture": runs[0].architecture,
         "configuration": kinds.pop() if len(kinds) == 1 else None,
         "protocol": json.loads(protocols.pop()) if len(protocols) == 1 else None,
+        **({} if method is None else {"sparsification": method}),
     }
+
+
+def _sparse(run: RunRecord, built: Architecture) -> Sparse | None:
+    if run.sparsification is None:
+        return None
+    tensors = ("mask", "log_variance") if run.sparsification == "variational" else ("mask",)
+    return Sparse(tensors, built.prunable)
 
 
 def _model(run: RunRecord, folder: Path, header: ZooHeader) -> ModelRecord:
@@ -169,21 +185,26 @@ def _model(run: RunRecord, folder: Path, header: ZooHeader) -> ModelRecord:
         empty = sorted(name for name, value in row.items() if value is None and name != "diverged_epoch")
         if empty:
             raise FormatError(f"the tracking store has no {', '.join(empty)} of it")
+        sparse = () if header.sparse is None else header.sparse.tensors
     return ModelRecord(
         row={**row, "parent": run.parent, "parent_epoch": run.parent_epoch},
-        weights=_weights(run, folder, header.architecture.layout, epochs),
-        metrics={name: metrics.values[name] for name in METRICS},
+        weights=_states(run, folder, header.architecture.layout, epochs),
+        metrics=metrics.values,
         val_class_accuracy=metrics.val_class_accuracy,
         test_class_accuracy=metrics.test_class_accuracy,
         probe=metrics.probe_logits[positions] if header.probe_images else None,
+        sparse={kind: _states(run, folder, header.architecture.layout, epochs, kind) for kind in sparse},
+        layer_sparsity=metrics.layer_sparsity,
         provenance={name: getattr(run, name) for name in _PROVENANCE},
     )
 
 
-def _weights(run: RunRecord, folder: Path, layout: Layout, epochs: list[int]) -> Iterator[np.ndarray]:
-    """The weights of a run at some epochs, file by file."""
+def _states(
+    run: RunRecord, folder: Path, layout: Layout, epochs: list[int], kind: str = "weights"
+) -> Iterator[np.ndarray]:
+    """The weights of a run at some epochs, or its masks or log variances, file by file."""
     with _naming(run):
-        for part in checkpoint_parts(folder, layout, epochs) if epochs else ():
+        for part in checkpoint_parts(folder, layout, epochs, kind) if epochs else ():
             if part.member != run.member:
                 raise FormatError(f"its artifacts are those of member {part.member}")
             yield part.weights

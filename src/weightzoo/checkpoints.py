@@ -3,6 +3,11 @@
     checkpoints/epochs_0000-0050.safetensors   each parameter stacked over its epochs: `conv1.weight [51, 8, ...]`
     metrics.safetensors                        the metrics of every epoch, the probe's logits of every kept one
 
+and of a member that is made sparse, in files like those of its checkpoints:
+
+    masks/                                     uint8, 0 where a weight is dropped
+    log_variances/                             of variational dropout; 0 where a parameter has none
+
 A checkpoint file spans its first to its last epoch and takes as many epochs as fit in `PART_BYTES`, at least one: a
 small CNN has a single file, a ResNet-18 one an epoch. All metadata is one sorted JSON value, since safetensors keeps
 no order of keys: the same content is always the same bytes.
@@ -28,6 +33,8 @@ from weightzoo.layout import Layout
 CHECKPOINTS_FORMAT = "weightzoo checkpoints 1"
 METRICS_FORMAT = "weightzoo metrics 1"
 CHECKPOINTS_FOLDER = "checkpoints"
+FOLDERS = {"weights": CHECKPOINTS_FOLDER, "mask": "masks", "log_variance": "log_variances"}
+DTYPES: dict[str, type[np.generic]] = {"weights": np.float32, "mask": np.uint8, "log_variance": np.float32}
 METRICS_FILE = "metrics.safetensors"
 PART_BYTES = 8_000_000
 METRICS = (
@@ -39,16 +46,18 @@ METRICS = (
     "test_accuracy",
     "generalization_gap",
 )
+SPARSE_METRICS = ("train_objective", "sparsity")  # beside METRICS, of members that are made sparse
 _NAME = re.compile(r"epochs_(\d{4,})-(\d{4,})\.safetensors")
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The weights of one member at some epochs, ascending."""
+    """The weights of one member at some epochs, ascending; or its masks or log variances, as `kind` says."""
 
     member: str
     epochs: tuple[int, ...]
-    weights: np.ndarray  # float32 [E, P]
+    weights: np.ndarray  # float32, or uint8 of masks, [E, P]
+    kind: str = "weights"
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,12 @@ class RecordedMetrics:
 
     member: str
     epochs: np.ndarray  # int32 [E]
-    values: dict[str, np.ndarray]  # each of METRICS, float32 [E]
+    values: dict[str, np.ndarray]  # each of METRICS, and of SPARSE_METRICS if it is made sparse, float32 [E]
     val_class_accuracy: np.ndarray  # float32 [E, classes]
     test_class_accuracy: np.ndarray  # float32 [E, classes]
     checkpoint_epochs: np.ndarray  # int32 [K]
     probe_logits: np.ndarray  # float16 [K, probe images, classes]
+    layer_sparsity: np.ndarray | None = None  # float32 [E, L], of each of `Architecture.prunable`
 
     @property
     def last_epoch(self) -> int:
@@ -97,14 +107,16 @@ def encode_checkpoints(checkpoints: Checkpoints, layout: Layout) -> bytes:
     """
     if len(checkpoints.epochs) != len(checkpoints.weights):
         raise LayoutError(f"{len(checkpoints.epochs)} epochs for {len(checkpoints.weights)} weight vectors")
-    tensors = layout.unflatten(np.asarray(checkpoints.weights, np.float32))
+    tensors = layout.unflatten(np.asarray(checkpoints.weights, DTYPES[checkpoints.kind]))
     header = {"format": CHECKPOINTS_FORMAT, "member": checkpoints.member, "epochs": list(checkpoints.epochs)}
     return _encode(tensors, header)
 
 
 def encode_metrics(metrics: RecordedMetrics) -> bytes:
     """The bytes of `metrics.safetensors`."""
-    tensors: dict[str, np.ndarray] = {name: np.asarray(metrics.values[name], np.float32) for name in METRICS}
+    tensors: dict[str, np.ndarray] = {name: np.asarray(own, np.float32) for name, own in metrics.values.items()}
+    if metrics.layer_sparsity is not None:
+        tensors["layer_sparsity"] = np.asarray(metrics.layer_sparsity, np.float32)
     tensors["val_class_accuracy"] = np.asarray(metrics.val_class_accuracy, np.float32)
     tensors["test_class_accuracy"] = np.asarray(metrics.test_class_accuracy, np.float32)
     tensors["probe_logits"] = np.asarray(metrics.probe_logits, np.float16)
@@ -126,37 +138,43 @@ def read_metrics(folder: Path | str) -> RecordedMetrics:
         missing = sorted(names - set(file.keys()))
         if missing:
             raise FormatError(f"{path}: lacks {', '.join(missing)}; delete the run and train the member again")
-        tensors = {name: file.get_tensor(name) for name in names}
+        sparse = set(file.keys()) & {*SPARSE_METRICS, "layer_sparsity"}
+        tensors = {name: file.get_tensor(name) for name in names | sparse}
     return RecordedMetrics(
         member=str(header.get("member")),
         epochs=tensors["epochs"],
-        values={name: tensors[name] for name in METRICS},
+        values={name: tensors[name] for name in (*METRICS, *SPARSE_METRICS) if name in tensors},
         val_class_accuracy=tensors["val_class_accuracy"],
         test_class_accuracy=tensors["test_class_accuracy"],
         checkpoint_epochs=tensors["checkpoint_epochs"],
         probe_logits=tensors["probe_logits"],
+        layer_sparsity=tensors.get("layer_sparsity"),
     )
 
 
-def read_checkpoints(folder: Path | str, layout: Layout, epochs: Iterable[int] | None = None) -> Checkpoints:
+def read_checkpoints(
+    folder: Path | str, layout: Layout, epochs: Iterable[int] | None = None, kind: str = "weights"
+) -> Checkpoints:
     """Read the weights of some epochs (all kept ones by default) from a run's artifact folder; float32, exact.
 
-    Only the files and rows that are asked for are read.
+    Only the files and rows that are asked for are read. `kind` may ask for masks or log variances instead.
 
     Raises:
-        MissingError: the folder has no checkpoints.
+        MissingError: the folder has no checkpoints, or nothing of that kind.
         NotFoundError: an epoch was not kept.
         FormatError: a file is truncated, corrupt or of another format.
         LayoutError: the tensors do not fit the architecture.
     """
-    parts = list(checkpoint_parts(folder, layout, epochs))
+    parts = list(checkpoint_parts(folder, layout, epochs, kind))
     if not parts:
-        return Checkpoints("", (), np.empty((0, layout.size), np.float32))
+        return Checkpoints("", (), np.empty((0, layout.size), DTYPES[kind]), kind)
     found = tuple(epoch for part in parts for epoch in part.epochs)
-    return Checkpoints(parts[-1].member, found, np.concatenate([part.weights for part in parts]))
+    return Checkpoints(parts[-1].member, found, np.concatenate([part.weights for part in parts]), kind)
 
 
-def checkpoint_parts(folder: Path | str, layout: Layout, epochs: Iterable[int] | None = None) -> Iterator[Checkpoints]:
+def checkpoint_parts(
+    folder: Path | str, layout: Layout, epochs: Iterable[int] | None = None, kind: str = "weights"
+) -> Iterator[Checkpoints]:
     """What `read_checkpoints` reads, file by file: of a large model, epoch by epoch.
 
     Raises:
@@ -165,11 +183,11 @@ def checkpoint_parts(folder: Path | str, layout: Layout, epochs: Iterable[int] |
     """
     wanted = None if epochs is None else sorted(set(epochs))
     found: list[int] = []
-    for path in checkpoint_files(folder):
+    for path in checkpoint_files(folder, kind):
         first, last = _span(path)
         if wanted is not None and not any(first <= epoch <= last for epoch in wanted):
             continue
-        part = _read_part(path, layout, wanted)
+        part = _read_part(path, layout, wanted, kind)
         found += part.epochs
         yield part
     if wanted is not None and found != wanted:
@@ -177,8 +195,19 @@ def checkpoint_parts(folder: Path | str, layout: Layout, epochs: Iterable[int] |
         raise NotFoundError(f"{folder}: no checkpoint of epoch {', '.join(map(str, absent))}")
 
 
-def read_state(folder: Path | str, epoch: int) -> dict[str, np.ndarray]:
+def read_network(folder: Path | str, epoch: int) -> dict[str, np.ndarray]:
+    """One epoch's weights as a state dict, those that are dropped at zero; see `read_state`."""
+    state = read_state(folder, epoch)
+    if not (Path(folder) / FOLDERS["mask"]).is_dir():
+        return state
+    masks = read_state(folder, epoch, "mask")
+    return {name: np.where(masks[name], weights, np.float32(0)) for name, weights in state.items()}
+
+
+def read_state(folder: Path | str, epoch: int, kind: str = "weights") -> dict[str, np.ndarray]:
     """One epoch's weights as a state dict, parameter by parameter, without knowing the architecture.
+
+    `kind` may ask for masks or log variances instead.
 
     Raises:
         MissingError: the folder has no checkpoints.
@@ -186,7 +215,7 @@ def read_state(folder: Path | str, epoch: int) -> dict[str, np.ndarray]:
         FormatError: a file is truncated, corrupt or of another format.
     """
     kept: list[int] = []
-    for path in checkpoint_files(folder):
+    for path in checkpoint_files(folder, kind):
         with _opened(path, CHECKPOINTS_FORMAT) as (file, header):
             own: list[int] = header["epochs"]
             kept += own
@@ -196,16 +225,17 @@ def read_state(folder: Path | str, epoch: int) -> dict[str, np.ndarray]:
     raise NotFoundError(f"no checkpoint of epoch {epoch}; the run has {ranges(kept)}")
 
 
-def checkpoint_files(folder: Path | str) -> list[Path]:
-    """The checkpoint files of a run's artifact folder, in the order of their epochs.
+def checkpoint_files(folder: Path | str, kind: str = "weights") -> list[Path]:
+    """The checkpoint files of a run's artifact folder, or those of another kind, in the order of their epochs.
 
     Raises:
         MissingError: there is none.
     """
-    below = Path(folder) / CHECKPOINTS_FOLDER
+    below = Path(folder) / FOLDERS[kind]
     files = [path for path in below.glob("*.safetensors") if _NAME.fullmatch(path.name)] if below.is_dir() else []
     if not files:
-        raise MissingError(f"{below}: no checkpoints; the run is not finished, or its artifacts were deleted")
+        what = FOLDERS[kind].replace("_", " ")
+        raise MissingError(f"{below}: no {what}; the run is not finished, or its artifacts were deleted")
     return sorted(files, key=_span)
 
 
@@ -232,7 +262,7 @@ def ranges(epochs: Iterable[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) or "none"
 
 
-def _read_part(path: Path, layout: Layout, wanted: list[int] | None) -> Checkpoints:
+def _read_part(path: Path, layout: Layout, wanted: list[int] | None, kind: str) -> Checkpoints:
     with _opened(path, CHECKPOINTS_FORMAT) as (file, header):
         kept: list[int] = header["epochs"]
         rows = [row for row, epoch in enumerate(kept) if wanted is None or epoch in wanted]
@@ -247,10 +277,10 @@ def _read_part(path: Path, layout: Layout, wanted: list[int] | None) -> Checkpoi
                 for name, part in slices.items()
             }
     try:
-        weights = layout.flatten(tensors)
+        weights = layout.flatten(tensors).astype(DTYPES[kind], copy=False)
     except LayoutError as error:
         raise LayoutError(f"{path}: {error}") from None
-    return Checkpoints(str(header.get("member")), tuple(kept[row] for row in rows), weights)
+    return Checkpoints(str(header.get("member")), tuple(kept[row] for row in rows), weights, kind)
 
 
 def _span(path: Path) -> tuple[int, int]:

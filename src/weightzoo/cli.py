@@ -138,6 +138,19 @@ def finetune(
     finetune(zoo, WORKSPACE, engine=engine, device=device, threads=threads)
 
 
+@app.command(epilog=_example("weightzoo sparsify digits-seed"))
+def sparsify(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO", help="A zoo below `sparsify` in params.yaml, or a packed zoo.")],
+    engine: Annotated[str | None, typer.Option(help="auto or torch.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: one a core]")] = None,
+) -> None:
+    """Train sparse twins of the models of a packed zoo, and pack them into zoos/ZOO or zoos/ZOO-sparse."""
+    from weightzoo.stages.sparsify import sparsify
+
+    sparsify(zoo, WORKSPACE, engine=engine, device=device, threads=threads)
+
+
 @app.command(epilog=_example("weightzoo assemble --where", '"dropout == 0 and test_accuracy > 0.9"', "--to zoos/good"))
 def assemble(
     zoo: Annotated[str | None, typer.Argument(metavar="[ZOO]", help="A zoo of params.yaml that was trained.")] = None,

@@ -20,11 +20,11 @@ from weightzoo import seeds
 from weightzoo.architectures import Architecture, architecture
 from weightzoo.checkpoints import ranges
 from weightzoo.datasets.images import ImageData
-from weightzoo.errors import LayoutError, NotFoundError
-from weightzoo.members import FACTORS, Hyperparameters, Member, Parent, Seeds
+from weightzoo.errors import FormatError, LayoutError, NotFoundError
+from weightzoo.members import FACTORS, Hyperparameters, Member, Parent, Protocol, Seeds
 from weightzoo.points import protocol_of, unique, varied
 from weightzoo.query import Kind, parse
-from weightzoo.spec import FinetuneSpec, RandomSeeds, Start
+from weightzoo.spec import FinetuneSpec, RandomSeeds, SparsifySpec, Start
 from weightzoo.training.initial import initial_weights
 from weightzoo.zoo import Zoo
 
@@ -63,6 +63,41 @@ def finetuned_members(spec: FinetuneSpec, source: Zoo, data: ImageData) -> tuple
         for origin in origins(source, spec.start)
         for values in itertools.product(*given.values())
         for own in _seeds(spec, origin)
+    )
+
+
+def sparse_members(spec: SparsifySpec, source: Zoo) -> tuple[Member, ...]:
+    """The sparse twins of models of `source`, in its order: each trained on as it was trained, while it is made sparse.
+
+    Their epoch 0 is the parent's own state; what is kept of them are the epochs behind it.
+
+    Raises:
+        NotFoundError: no model is chosen, or the zoo does not hold the epoch.
+        QueryError: the condition can't be read.
+        FormatError: the zoo does not say how its models were trained, or its models are of several protocols.
+    """
+    recorded = (source.header.spec or {}).get("protocol")
+    if recorded is None:
+        raise FormatError(f"zoo {source.name} does not have one training protocol; assemble its models by protocol")
+    try:
+        protocol = Protocol.from_definition(recorded)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise FormatError(f"zoo {source.name}: can't read its training protocol ({reason}); assemble it anew") from None
+    epochs = tuple(range(1, spec.epochs + 1))
+    return tuple(
+        Member(
+            dataset=source.dataset_info.name,
+            dataset_hash=source.dataset_info.hash,
+            architecture=source.architecture.name,
+            hyperparameters=origin.hyperparameters,
+            seeds=origin.seeds,
+            protocol=dataclasses.replace(protocol, epochs=spec.epochs, checkpoint_epochs=epochs),
+            config_kind="sparsify",
+            parent=origin.parent,
+            sparsification=spec.method,
+        )
+        for origin in origins(source, spec.start)
     )
 
 

@@ -40,6 +40,7 @@ class RunRecord:
     machine: str | None
     parent: str | None
     parent_epoch: int | None
+    sparsification: str | None
     init: str | None
     activation: str | None
     optimizer: str | None
@@ -62,6 +63,8 @@ class RunRecord:
     test_loss: float | None
     test_accuracy: float | None
     generalization_gap: float | None
+    train_objective: float | None
+    sparsity: float | None
     best_epoch: int | None
     best_val_accuracy: float | None
     best_test_accuracy: float | None

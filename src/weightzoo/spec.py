@@ -688,6 +688,17 @@ class Params(_Section):
             raise SpecError(f"no zoo {name!r} in params.yaml; {nearest(name, self.zoos)}")
         return self.zoos[name]
 
+    def sparsified(self, name: str) -> tuple[str, SparsifySpec]:
+        """The section of one zoo of sparse twins; or by default, if `name` is another zoo's, that of `<name>-sparse`.
+
+        Returns:
+            The name of the zoo of twins, and its section.
+        """
+        if name in self.sparsify:
+            return name, self.sparsify[name]
+        twins = f"{name}-sparse"
+        return twins, self.sparsify.get(twins) or SparsifySpec(start=Start(zoo=name))
+
     def finetuned(self, name: str) -> FinetuneSpec:
         """The section of one zoo of fine-tuned models.
 

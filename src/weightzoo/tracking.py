@@ -36,6 +36,7 @@ from weightzoo.connection import (
 )
 from weightzoo.errors import NotFoundError, SpecError, TrackingError
 from weightzoo.members import ID_LENGTH, STATUSES, TRAINING, Member
+from weightzoo.spec import Sparsification
 from weightzoo.version import code_version
 
 if TYPE_CHECKING:
@@ -177,8 +178,10 @@ class RunStore:
                         raise
         raise NotFoundError(f"no run or member {run!r} in {self.uri}; `weightzoo query` lists what there is")
 
-    def checkpoint(self, run: str, epoch: int) -> dict[str, np.ndarray]:
+    def checkpoint(self, run: str, epoch: int, *, raw: bool = False) -> dict[str, np.ndarray]:
         """The weights of a run (or member) id behind an epoch, as a plain state dict of float32 arrays.
+
+        Those of a sparse network that are dropped are zero, unless the `raw` ones are asked for.
 
         Raises:
             NotFoundError: there is no such run, or the epoch was not kept.
@@ -187,13 +190,16 @@ class RunStore:
             TrackingError: the store can't be used.
         """
         found = self.find(run)
+        read = checkpoints.read_state if raw else checkpoints.read_network
         folder = local_artifacts(found.info.artifact_uri or "", self.uri)
         if folder is not None:
-            return checkpoints.read_state(folder, epoch)
+            return read(folder, epoch)
         with tempfile.TemporaryDirectory() as temporary:
             with tracking_errors(self.uri):
-                self.client.download_artifacts(found.info.run_id, checkpoints.CHECKPOINTS_FOLDER, temporary)
-            return checkpoints.read_state(temporary, epoch)
+                there = {file.path for file in self.client.list_artifacts(found.info.run_id)}
+                for wanted in (checkpoints.CHECKPOINTS_FOLDER, *({checkpoints.FOLDERS["mask"]} & there)):
+                    self.client.download_artifacts(found.info.run_id, wanted, temporary)
+            return read(temporary, epoch)
 
     def _create_experiment(self, name: str) -> Experiment:
         from mlflow.exceptions import MlflowException
@@ -370,6 +376,8 @@ class ZooRuns:
             "version": code_version(),
             "definition": json.dumps(member.definition(), sort_keys=True, separators=(",", ":")),
         }
+        if member.sparsification is not None:
+            tags["sparsification"] = member.sparsification.kind
         if member.parent is None:
             return {TAG + name: value for name, value in tags.items()}
         tags |= {"parent": member.parent.member, "parent_epoch": str(member.parent.epoch)}
@@ -397,10 +405,11 @@ def run_name(member: Member) -> str:
     chosen, seeds = member.hyperparameters, member.seeds
     same = seeds.init == seeds.order == seeds.dropout
     seed = f"{seeds.init}" if same else f"{seeds.init}/{seeds.order}/{seeds.dropout}"
+    sparse = f" {member.sparsification.kind}" if member.sparsification else ""
     start = f" from {member.parent.member[:6]}@{member.parent.epoch}" if member.parent else ""
     return (
         f"{chosen.activation} {chosen.optimizer} {chosen.init} lr={chosen.learning_rate:g} "
-        f"wd={chosen.weight_decay:g} drop={chosen.dropout:g} seed={seed}{start}"
+        f"wd={chosen.weight_decay:g} drop={chosen.dropout:g} seed={seed}{sparse}{start}"
     )
 
 
@@ -425,7 +434,16 @@ def parameters(member: Member) -> dict[str, str]:
         "batch_size": str(protocol.batch_size),
         "schedule": schedule["kind"] if len(schedule) == 1 else json.dumps(schedule, sort_keys=True),
         "momentum": repr(protocol.momentum),
+        **_settings(member.sparsification),
     }
+
+
+def _settings(method: Sparsification | None) -> dict[str, str]:
+    """How a member is made sparse, if it is."""
+    if method is None:
+        return {}
+    settings = method.model_dump(mode="json", exclude={"kind"})
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
 
 
 def _dataset_input(member: Member) -> DatasetInput:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from weightzoo import seeds
+from weightzoo.checkpoints import SPARSE_METRICS
 from weightzoo.datasets.images import ImageData, SplitName
 from weightzoo.errors import FormatError, LayoutError, MissingError
 from weightzoo.members import STATUSES
-from weightzoo.zoo import METRICS, Zoo
+from weightzoo.zoo import METRICS, Sparse, Zoo
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.write import stored_file
 
@@ -54,7 +56,8 @@ def verify_zoo(
 
     - files: each has its recorded size and hash
     - tables: rows, epochs, statuses and final metrics agree with each other and with the header
-    - weights: finite, but for diverged models from that epoch on; absent where a model did not get
+    - weights: finite, but for diverged models from that epoch on; absent where a model did not get; of sparse models
+      also masks and log variances, and that the recorded sparsity is that of the masks
     - duplicates: no two models with the same final weights (a warning, since it can be meant)
     - splits: no member twice, no configuration group in two splits
     - accuracy: losses, accuracies and probe outputs come out again, in PyTorch
@@ -142,7 +145,7 @@ def _tables(zoo: Zoo) -> Iterator[str]:
         "diverged_epoch is there if and only if the status is diverged",
         ((status == "diverged") != models["diverged_epoch"].notna().to_numpy()),
     )
-    for name in METRICS:
+    for name in (*METRICS, *(SPARSE_METRICS if zoo.header.sparse is not None else ())):
         final = epochs[name].to_numpy()[starts + last]
         same = (models[name].to_numpy() == final) | (np.isnan(models[name].to_numpy()) & np.isnan(final))
         yield from _differing(f"final {name} is that of the last epoch", ~same)
@@ -171,15 +174,50 @@ def _weights(zoo: Zoo) -> Iterator[str]:
     models = max(1, states // len(kept))
     for first, start in itertools.product(range(0, len(zoo), models), range(0, len(kept), states)):
         block, some = slice(first, first + models), slice(start, start + states)
-        weights_MEP = zoo.weights(block, kept[some])
+        weights_MEP = zoo.weights(block, kept[some], raw=True)
         finite[block, some] = np.isfinite(weights_MEP).all(-1)
         absent[block, some] = np.isnan(weights_MEP).all(-1)
     unsound = np.asarray(~finite & (kept <= last) & (kept < diverged)).any(-1)
     surplus = np.asarray(~absent & (kept > last)).any(-1)
     yield from _differing("weights are finite up to divergence", np.atleast_1d(unsound))
     yield from _differing("weights behind the last epoch are absent", np.atleast_1d(surplus))
+    if zoo.header.sparse is not None:
+        yield from _sparse(zoo, zoo.header.sparse)
     if zoo.header.probe_images:
         zoo.probe([], None)  # opens all shards, and compares their shapes with the header
+
+
+def _sparse(zoo: Zoo, sparse: Sparse) -> Iterator[str]:
+    kept = np.asarray(zoo.checkpoint_epochs)
+    models, epochs = zoo.models, zoo.epochs
+    spans = [zoo.layout.span(name) for name in sparse.prunable]
+    prunable = np.zeros(zoo.layout.size, bool)
+    for span in spans:
+        prunable[span] = True
+    wrong = {rule: np.zeros(len(zoo), bool) for rule in ("masks are 0 or 1", _ONLY, _OF_MASK, _FINITE)}
+    for number in range(len(zoo)):
+        reached = kept[kept <= models["last_epoch"].iloc[number]].tolist()
+        masks_EP = zoo.masks([number], reached)[0]
+        wrong["masks are 0 or 1"][number] = (masks_EP > 1).any()
+        wrong[_ONLY][number] = (masks_EP[:, ~prunable] != 1).any()
+        recorded = epochs[(epochs["model"] == number) & epochs["epoch"].isin(reached)]
+        found = 1 - masks_EP[:, prunable].mean(1, dtype=np.float64)
+        by_layer = np.stack([1 - masks_EP[:, span].mean(1, dtype=np.float64) for span in spans], 1)
+        wrong[_OF_MASK][number] = not (
+            np.allclose(recorded["sparsity"], found, atol=1e-6)
+            and np.allclose(np.array(recorded["layer_sparsity"].tolist()).reshape(by_layer.shape), by_layer, atol=1e-6)
+        )
+        if "log_variance" in sparse.tensors:
+            diverged = models["diverged_epoch"].iloc[number]
+            sound = [epoch for epoch in reached if pd.isna(diverged) or epoch < diverged]
+            wrong[_FINITE][number] = not np.isfinite(zoo.log_variances([number], sound)).all()
+    for rule, broken in wrong.items():
+        yield from _differing(rule, broken)
+
+
+_ONLY = "masks drop prunable weights only"
+_OF_MASK = "the recorded sparsity is that of the masks"
+_FINITE = "log variances are finite up to divergence"
 
 
 def _duplicates(zoo: Zoo) -> Iterator[Finding]:

@@ -106,7 +106,7 @@ class Architecture:
     @cached_property
     def prunable(self) -> tuple[str, ...]:
         """The names of the parameters that sparsification acts on: the weights of convolutions and linear layers."""
-        return tuple(f"{layer.name}.weight" for layer in self.layers if isinstance(layer, Conv | Linear))
+        return tuple(f"{layer.name}.weight" for layer in self.weighted if isinstance(layer, Conv | Linear))
 
     @cached_property
     def dropout_offsets(self) -> dict[int, int]:

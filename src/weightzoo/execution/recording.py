@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weightzoo import checkpoints
-from weightzoo.checkpoints import CHECKPOINTS_FOLDER, METRICS, METRICS_FILE, Checkpoints, RecordedMetrics
+from weightzoo.checkpoints import FOLDERS, METRICS, METRICS_FILE, SPARSE_METRICS, Checkpoints, RecordedMetrics
 from weightzoo.connection import tracking_errors
 from weightzoo.execution.snapshot import Epoch, Snapshot
 from weightzoo.layout import Layout
@@ -33,10 +33,11 @@ class _Trajectory:
     seconds: np.ndarray  # float64 [E, M]
     trained: np.ndarray  # bool [E, M]
     finite: np.ndarray  # bool [E, M]
-    values: dict[str, np.ndarray]  # METRICS -> float32 [E, M]
+    values: dict[str, np.ndarray]  # METRICS, and SPARSE_METRICS if they are made sparse -> float32 [E, M]
     val_class_accuracy: np.ndarray  # float32 [E, M, C]
     test_class_accuracy: np.ndarray  # float32 [E, M, C]
     probe_logits: np.ndarray  # float16 [E, M, probe images, C]
+    layer_sparsity: np.ndarray | None  # float32 [E, M, L]
 
 
 class Recorder:
@@ -86,10 +87,10 @@ class Recorder:
             self.begin()
             self._put_part(part, epochs)
             stored |= set(part)
-        epochs = [replace(epoch, weights=None) if epoch.epoch in stored else epoch for epoch in epochs]
+        epochs = [replace(epoch, kept={}) if epoch.epoch in stored else epoch for epoch in epochs]
         with tracking_errors(str(self._snapshot.folder)):  # for a full disk, say
             self._snapshot.append(epochs, state, rows)
-        self._unlogged += [replace(epoch, weights=None) for epoch in epochs]
+        self._unlogged += [replace(epoch, kept={}) for epoch in epochs]
         if log_now or time.monotonic() - self._logged_at >= self._log_seconds:
             self.begin()
             self._log_live()
@@ -122,17 +123,19 @@ class Recorder:
             test_class_accuracy=whole.test_class_accuracy[: last + 1, row],
             checkpoint_epochs=kept,
             probe_logits=whole.probe_logits[kept, row],
+            layer_sparsity=None if whole.layer_sparsity is None else whole.layer_sparsity[: last + 1, row],
         )
         encoded = checkpoints.encode_metrics(metrics)
         rest = [epoch for epoch in self._kept_outside_parts() if epoch <= last]
         files = {METRICS_FILE: encoded}
         if rest:
-            files |= self._encode_part(row, rest, self._snapshot.trajectory(row, rest))
+            for kind in self._kinds:
+                files |= self._encode_part(row, rest, self._snapshot.trajectory(row, rest, kind), kind)
         self._runs.put(run_id, files)
         points = [
             Point(name, float(metrics.values[name][epoch]), int(epoch), int(whole.times[epoch]))
             for epoch in epochs[first_unlogged:]
-            for name in METRICS
+            for name in metrics.values
         ]
         best = metrics.best_epoch
         end = {
@@ -165,7 +168,7 @@ class Recorder:
                 if len(position):
                     values = epoch_metrics(epoch)
                     points += [
-                        Point(name, float(values[name][position[0]]), epoch.epoch, epoch.time_ms) for name in METRICS
+                        Point(name, float(own[position[0]]), epoch.epoch, epoch.time_ms) for name, own in values.items()
                     ]
             if points:
                 self._log(row, points)
@@ -186,6 +189,14 @@ class Recorder:
         done = len(self._parts(-1, self._snapshot.last_epoch))
         return self._cohort.protocol.checkpoint_epochs[done * self._per_part :]
 
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """What is kept of an epoch."""
+        method = self._cohort.sparsification
+        if method is None:
+            return ("weights",)
+        return ("weights", "mask", *(("log_variance",) if method.kind == "variational" else ()))
+
     def _put_part(self, part: tuple[int, ...], fresh: Sequence[Epoch]) -> None:
         """Store one full file for every member that was in training at any of its epochs."""
         in_memory = {epoch.epoch: epoch for epoch in fresh}
@@ -193,44 +204,50 @@ class Recorder:
         by_epoch = saved | in_memory
         for row, run_id in self._run_ids.items():
             own = [epoch for epoch in part if row in by_epoch[epoch].rows]
-            weights: list[np.ndarray] = []
-            for epoch in own:
-                one = in_memory.get(epoch)
-                if one is None:
-                    weights.append(self._snapshot.trajectory(row, [epoch])[0])
-                else:
-                    assert one.weights is not None
-                    weights.append(one.weights[int(np.flatnonzero(one.rows == row)[0])])
-            if own:
-                self._runs.put(run_id, self._encode_part(row, own, np.stack(weights)))
+            for kind in self._kinds if own else ():
+                values: list[np.ndarray] = []
+                for epoch in own:
+                    one = in_memory.get(epoch)
+                    if one is None:
+                        values.append(self._snapshot.trajectory(row, [epoch], kind)[0])
+                    else:
+                        values.append(one.kept[kind][int(np.flatnonzero(one.rows == row)[0])])
+                self._runs.put(run_id, self._encode_part(row, own, np.stack(values), kind))
 
-    def _encode_part(self, row: int, epochs: Sequence[int], weights: np.ndarray) -> dict[str, bytes]:
-        part = Checkpoints(self._cohort.members[row].id, tuple(epochs), weights)
-        name = f"{CHECKPOINTS_FOLDER}/{checkpoints.part_name(epochs)}"
+    def _encode_part(self, row: int, epochs: Sequence[int], values: np.ndarray, kind: str) -> dict[str, bytes]:
+        part = Checkpoints(self._cohort.members[row].id, tuple(epochs), values, kind)
+        name = f"{FOLDERS[kind]}/{checkpoints.part_name(epochs)}"
         return {name: checkpoints.encode_checkpoints(part, self._layout)}
 
 
 def epoch_metrics(epoch: Epoch) -> dict[str, np.ndarray]:
-    """The metrics that are logged, each float32 `[m]`; the generalisation gap is derived here and nowhere else."""
+    """The metrics that are logged, each float32 `[m]`; the generalisation gap is derived here and nowhere else.
+
+    Those of SPARSE_METRICS are there for members that are made sparse.
+    """
     values = {name: getattr(epoch.metrics, name) for name in METRICS if name != "generalization_gap"}
     gap = np.asarray(epoch.metrics.train_accuracy, np.float32) - np.asarray(epoch.metrics.test_accuracy, np.float32)
-    return {name: np.asarray(value, np.float32) for name, value in values.items()} | {"generalization_gap": gap}
+    values["generalization_gap"] = gap
+    if epoch.sparse is not None:
+        values |= {name: getattr(epoch.sparse, name) for name in SPARSE_METRICS}
+    return {name: np.asarray(value, np.float32) for name, value in values.items()}
 
 
 def _gather(epochs: Sequence[Epoch], members: int) -> _Trajectory:
     def blank(like: np.ndarray) -> np.ndarray:
         return np.full((len(epochs), members, *like.shape[1:]), np.nan, like.dtype)
 
-    first = epochs[0].metrics
+    first, sparse = epochs[0].metrics, epochs[0].sparse
     whole = _Trajectory(
         times=np.array([epoch.time_ms for epoch in epochs], np.int64),
         seconds=np.zeros((len(epochs), members)),
         trained=np.zeros((len(epochs), members), np.bool_),
         finite=np.zeros((len(epochs), members), np.bool_),
-        values={name: np.full((len(epochs), members), np.nan, np.float32) for name in METRICS},
+        values={name: np.full((len(epochs), members), np.nan, np.float32) for name in epoch_metrics(epochs[0])},
         val_class_accuracy=blank(first.val_class_accuracy),
         test_class_accuracy=blank(first.test_class_accuracy),
         probe_logits=blank(first.probe_logits),
+        layer_sparsity=None if sparse is None else blank(sparse.layer_sparsity),
     )
     for index, epoch in enumerate(epochs):
         whole.seconds[index, epoch.rows] = epoch.seconds / len(epoch.rows)
@@ -240,6 +257,8 @@ def _gather(epochs: Sequence[Epoch], members: int) -> _Trajectory:
             whole.values[name][index, epoch.rows] = values
         for name in ("val_class_accuracy", "test_class_accuracy", "probe_logits"):
             getattr(whole, name)[index, epoch.rows] = getattr(epoch.metrics, name)
+        if whole.layer_sparsity is not None and epoch.sparse is not None:
+            whole.layer_sparsity[index, epoch.rows] = epoch.sparse.layer_sparsity
     return whole
 
 

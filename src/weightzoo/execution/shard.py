@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightzoo.architectures import Architecture
+from weightzoo.checkpoints import FOLDERS
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError
 from weightzoo.execution.background import BackgroundWriter
@@ -164,14 +165,17 @@ class Shard:
         return epoch
 
     def _epoch(self, result: EpochResult) -> Epoch:
-        weights = result.state.weights
+        tensors = {name: slot for name, slot in result.state.slots.items() if name in FOLDERS}
+        tensors = {"weights": result.state.weights, **tensors}
+        finite = [np.isfinite(values).all(axis=1) for values in tensors.values()]
         kept = result.epoch in self.cohort.protocol.checkpoint_epochs
         return Epoch(
             epoch=result.epoch,
             time_ms=time.time_ns() // 1_000_000,
             seconds=result.seconds,
             rows=self._rows,
-            finite=np.isfinite(weights).all(axis=1) & np.isfinite(result.metrics.train_loss),
+            finite=np.logical_and.reduce([*finite, np.isfinite(result.metrics.train_loss)]),
             metrics=result.metrics,
-            weights=weights if kept else None,
+            kept=tensors if kept else {},
+            sparse=result.sparse,
         )

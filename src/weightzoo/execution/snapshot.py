@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from safetensors.numpy import save, save_file
 
 from weightzoo.checkpoints import write_atomically
 from weightzoo.errors import FormatError
-from weightzoo.training.protocol import Metrics, TrainState
+from weightzoo.training.protocol import Metrics, SparseMetrics, TrainState
 
 FORMAT = "weightzoo snapshot 1"
 STATE = "state.safetensors"
 _METRICS = tuple(field.name for field in fields(Metrics))
+_SPARSE = tuple(field.name for field in fields(SparseMetrics))
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ class Epoch:
     rows: np.ndarray  # int32 [m], which members of the shard
     finite: np.ndarray  # bool [m], whether all weights and the training loss are
     metrics: Metrics
-    weights: np.ndarray | None  # float32 [m, P]; None if they are not kept, or are in the artifact store already
+    # `weights` float32 [m, P], and those of the state's slots that are recorded with them (see `checkpoints.FOLDERS`);
+    # empty if they are not kept, or are in the artifact store already
+    kept: Mapping[str, np.ndarray]
+    sparse: SparseMetrics | None = None
 
     @property
     def nbytes(self) -> int:
         """The memory that this takes, but for small change."""
-        return (0 if self.weights is None else self.weights.nbytes) + self.metrics.probe_logits.nbytes
+        return sum(array.nbytes for array in self.kept.values()) + self.metrics.probe_logits.nbytes
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,16 @@ class Snapshot:
         partial.replace(self.folder / STATE)
         self._files, self._last = files, epochs[-1].epoch
 
-    def epochs(self, *, weights: bool = False) -> Iterator[Epoch]:
-        """The saved epochs in order, their weights only if asked for."""
+    def epochs(self) -> Iterator[Epoch]:
+        """The saved epochs in order, without their weights."""
         for entry in self._files:
-            yield from _read_epochs(self.folder / entry["name"], weights)
+            yield from _read_epochs(self.folder / entry["name"])
 
-    def trajectory(self, row: int, epochs: Sequence[int]) -> np.ndarray:
-        """The saved weights of one member at these epochs, ascending: float32 `[len(epochs), P]`, read row by row."""
+    def trajectory(self, row: int, epochs: Sequence[int], kind: str = "weights") -> np.ndarray:
+        """The saved weights of one member at these epochs, ascending: float32 `[len(epochs), P]`, read row by row.
+
+        `kind` may ask for what else is kept of an epoch.
+        """
         wanted = set(epochs)
         found: list[np.ndarray] = []
         for entry in self._files:
@@ -112,7 +119,7 @@ class Snapshot:
                 for epoch, _, _ in json.loads(file.metadata()["weightzoo"]):
                     if epoch in wanted:
                         position = int(np.flatnonzero(file.get_tensor(f"{epoch}.rows") == row)[0])
-                        found.append(file.get_slice(f"{epoch}.weights")[position : position + 1])
+                        found.append(file.get_slice(f"{epoch}.{kind}")[position : position + 1])
         return np.concatenate(found)
 
     def state(self) -> tuple[TrainState, np.ndarray]:
@@ -167,8 +174,9 @@ def _encode_epochs(epochs: Sequence[Epoch]) -> bytes:
     for one in epochs:
         tensors[f"{one.epoch}.rows"] = np.asarray(one.rows, np.int32)
         tensors[f"{one.epoch}.finite"] = np.asarray(one.finite, np.bool_)
-        if one.weights is not None:
-            tensors[f"{one.epoch}.weights"] = one.weights
+        tensors |= {f"{one.epoch}.{kind}": values for kind, values in one.kept.items()}
+        if one.sparse is not None:
+            tensors |= {f"{one.epoch}.{name}": getattr(one.sparse, name) for name in _SPARSE}
         for name in _METRICS:
             tensors[f"{one.epoch}.{name}"] = getattr(one.metrics, name)
     header = [[one.epoch, one.time_ms, one.seconds] for one in epochs]
@@ -176,11 +184,11 @@ def _encode_epochs(epochs: Sequence[Epoch]) -> bytes:
     return save(contiguous, {"weightzoo": json.dumps(header)})
 
 
-def _read_epochs(path: Path, with_weights: bool) -> Iterator[Epoch]:
+def _read_epochs(path: Path) -> Iterator[Epoch]:
     with safe_open(path, framework="numpy") as file:
         names = set(file.keys())
         for epoch, time_ms, seconds in json.loads(file.metadata()["weightzoo"]):
-            weights = f"{epoch}.weights"
+            is_sparse = f"{epoch}.{_SPARSE[0]}" in names
             yield Epoch(
                 epoch=epoch,
                 time_ms=time_ms,
@@ -188,7 +196,8 @@ def _read_epochs(path: Path, with_weights: bool) -> Iterator[Epoch]:
                 rows=file.get_tensor(f"{epoch}.rows"),
                 finite=file.get_tensor(f"{epoch}.finite"),
                 metrics=Metrics(**{name: file.get_tensor(f"{epoch}.{name}") for name in _METRICS}),
-                weights=file.get_tensor(weights) if with_weights and weights in names else None,
+                kept={},
+                sparse=SparseMetrics(*(file.get_tensor(f"{epoch}.{name}") for name in _SPARSE)) if is_sparse else None,
             )
 
 

@@ -8,19 +8,35 @@ from weightzoo.architectures import Architecture
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
 from weightzoo.datasets import prepare as prepare_images
+from weightzoo.errors import FormatError, SpecError
 from weightzoo.execution.train import Settings, train_descendants
 from weightzoo.lineage import parent_runs, start_weights
 from weightzoo.members import Member
+from weightzoo.mistakes import nearest
 from weightzoo.registry import Registry
 from weightzoo.spec import Params
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
-from weightzoo.zoo import Zoo
+from weightzoo.zoo import DatasetInfo, Zoo
 
 
-def prepared(zoo: str, dataset: str, params: Params, workspace: Workspace) -> ImageData:
-    """The images of a section below `datasets`, written to `data/<zoo>/`."""
+def prepared(
+    zoo: str, dataset: str, params: Params, workspace: Workspace, trained_on: DatasetInfo | None = None
+) -> ImageData:
+    """The images of a section below `datasets`, written to `data/<zoo>/`.
+
+    Raises:
+        SpecError: there is no such section.
+        FormatError: they are not the images that were `trained_on`, if these are given.
+    """
+    if dataset not in params.datasets:
+        raise SpecError(f"no data set {dataset!r} below `datasets` in params.yaml; {nearest(dataset, params.datasets)}")
     data = prepare_images(dataset, params.datasets[dataset])
+    if trained_on is not None and data.content_hash != trained_on.hash:
+        raise FormatError(
+            f"data set {dataset} has hash {data.content_hash}, the models were trained on {trained_on.hash}; "
+            "describe it in params.yaml as it was then"
+        )
     data.save(workspace.data(zoo))
     return data
 

@@ -74,7 +74,7 @@ def retrain(
         if on_progress is not None:
             on_progress(result.epoch, last)
         if result.epoch in kept:
-            recorded = built.layout.flatten(store.checkpoint(run, result.epoch))
+            recorded = built.layout.flatten(store.checkpoint(run, result.epoch, raw=True))
             weights = result.state.weights[0]
             if weights.tobytes() != recorded.tobytes():
                 differing.append(result.epoch)

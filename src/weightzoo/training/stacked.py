@@ -98,7 +98,7 @@ class StackedEngine:
         stacks = [self._stack(architecture, *own, device_data, dense) for own in zip(cohorts, states, strict=True)]
         for epoch in range(0 if resume is None else resume.epoch + 1, cohort.protocol.epochs + 1):
             started = time.perf_counter()
-            with torch_threads(self.threads):
+            with torch_threads(self._threads(at_once)):
                 threads = torch.get_num_threads() if self.device.type == "cpu" else 1
                 running = [stack.train_epoch(epoch) if epoch > 0 else None for stack in stacks]
                 metrics = [stack.measure(means) for stack, means in zip(stacks, running, strict=True)]
@@ -107,6 +107,9 @@ class StackedEngine:
             seconds = threads * (time.perf_counter() - started)
             measured = join(metrics, len(cohort)), seconds, join(sparse, len(cohort)) if sparse else None
             yield EpochResult(_join(states, len(cohort)), *measured)
+
+    def _threads(self, at_once: int) -> int | None:
+        return self.threads
 
     def _start(self, architecture: Architecture, cohort: Cohort, resume: TrainState | None) -> TrainState:
         return starting_state(architecture, cohort, resume)

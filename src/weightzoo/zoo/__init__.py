@@ -1,7 +1,7 @@
 """The packed zoo: every model's weights at every kept epoch in a few indexed files."""
 
 from weightzoo.zoo.format import CLASS_METRICS, METRICS
-from weightzoo.zoo.header import DatasetInfo, ZooHeader
+from weightzoo.zoo.header import DatasetInfo, Sparse, ZooHeader
 from weightzoo.zoo.permute import Permute, Symmetries
 from weightzoo.zoo.read import Zoo
 from weightzoo.zoo.write import ModelRecord, write_zoo
@@ -12,6 +12,7 @@ __all__ = [
     "DatasetInfo",
     "ModelRecord",
     "Permute",
+    "Sparse",
     "Symmetries",
     "Zoo",
     "ZooHeader",

@@ -6,13 +6,19 @@ epochs.parquet               a row a model and epoch, every epoch from 0 to the 
 weights-00000.safetensors    "weights" float32 [models, kept epochs, P], shards of at most 1 GiB (at least one model)
 probe-00000.safetensors      "logits" float16 [models, kept epochs, images, classes], the same models a shard
 provenance.parquet           what differs between two builds of one zoo; not in the file list of zoo.json
+
+and of a zoo of sparse models:
+
+mask-00000.safetensors           "mask" uint8 [models, kept epochs, P], 0 where a weight is dropped
+log-variance-00000.safetensors   "log_variance" float32 [models, kept epochs, P], if variational dropout made it sparse
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
-from weightzoo.checkpoints import METRICS
+from weightzoo.checkpoints import METRICS, SPARSE_METRICS
 
 FORMAT = "weightzoo zoo 1"
 HEADER, MODELS, EPOCHS, PROVENANCE = "zoo.json", "models.parquet", "epochs.parquet", "provenance.parquet"
@@ -63,6 +69,15 @@ EPOCHS_SCHEMA = pa.schema(
         *(_field(name, pa.list_(pa.float32())) for name in CLASS_METRICS),
     ]
 )
+# The columns that zoos of sparse models have beside these.
+SPARSE_MODELS_SCHEMA = pa.schema([*MODELS_SCHEMA, *(_field(name, pa.float32()) for name in SPARSE_METRICS)])
+SPARSE_EPOCHS_SCHEMA = pa.schema(
+    [
+        *EPOCHS_SCHEMA,
+        *(_field(name, pa.float32()) for name in SPARSE_METRICS),
+        _field("layer_sparsity", pa.list_(pa.float32())),
+    ]
+)
 PROVENANCE_SCHEMA = pa.schema(
     [
         _field("member", pa.string()),
@@ -77,9 +92,18 @@ PROVENANCE_SCHEMA = pa.schema(
 NULLABLE_INTEGERS = ("diverged_epoch", "parent_epoch")
 
 
+# The tensors [models, kept epochs, P] beside the weights, and their types.
+SPARSE_TENSORS: dict[str, type[np.generic]] = {"mask": np.uint8, "log_variance": np.float32}
+
+
 def weights_file(shard: int) -> str:
     """The name of a shard of weights."""
-    return f"weights-{shard:05d}.safetensors"
+    return tensor_file("weights", shard)
+
+
+def tensor_file(name: str, shard: int) -> str:
+    """The name of a shard of a tensor `[models, kept epochs, P]`."""
+    return f"{name.replace('_', '-')}-{shard:05d}.safetensors"
 
 
 def probe_file(shard: int) -> str:

@@ -12,7 +12,7 @@ from weightzoo.architectures import Architecture
 from weightzoo.architectures.serialise import from_json, to_json
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, LayoutError, MissingError
-from weightzoo.zoo.format import FORMAT, HEADER
+from weightzoo.zoo.format import FORMAT, HEADER, SPARSE_TENSORS
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,20 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True)
+class Sparse:
+    """What a zoo of sparse models has more: `tensors` beside the weights, and the names of the prunable parameters."""
+
+    tensors: tuple[str, ...]  # of format.SPARSE_TENSORS
+    prunable: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ZooHeader:
     """All that the models of a zoo share.
 
     `models` is their number, `checkpoint_epochs` the epochs whose weights the zoo holds, ascending, `probe_images` the
-    number of images whose logits it holds (0: none), `spec` its section of `params.yaml` or what is known of it.
+    number of images whose logits it holds (0: none), `spec` its section of `params.yaml` or what is known of it,
+    `sparse` what a zoo of sparse models has more.
     """
 
     name: str
@@ -46,6 +55,7 @@ class ZooHeader:
     models: int
     probe_images: int = 0
     spec: Mapping[str, Any] | None = None
+    sparse: Sparse | None = None
 
     def __post_init__(self) -> None:
         epochs = self.checkpoint_epochs
@@ -77,6 +87,7 @@ def encode(header: ZooHeader, counts: Mapping[str, Any], files: tuple[StoredFile
         "models": header.models,
         "counts": dict(counts),
         "files": [asdict(file) for file in files],
+        **({} if header.sparse is None else {"sparse": asdict(header.sparse)}),
     }
 
 
@@ -90,7 +101,7 @@ def decode(record: Any, place: str) -> tuple[ZooHeader, dict[str, Any], tuple[St
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise FormatError(f"{place}: format {found!r}, expected {FORMAT!r}; assemble the zoo again or update weightzoo")
     try:
-        dataset = record["dataset"]
+        dataset, sparse = record["dataset"], record.get("sparse")
         header = ZooHeader(
             name=record["name"],
             architecture=from_json(record["architecture"]),
@@ -105,6 +116,7 @@ def decode(record: Any, place: str) -> tuple[ZooHeader, dict[str, Any], tuple[St
             models=int(record["models"]),
             probe_images=int(record["probe_images"]),
             spec=record["spec"],
+            sparse=None if sparse is None else Sparse(_known(sparse["tensors"]), tuple(map(str, sparse["prunable"]))),
         )
         files = tuple(
             StoredFile(str(each["name"]), int(each["bytes"]), str(each["blake2b"])) for each in record["files"]
@@ -113,6 +125,13 @@ def decode(record: Any, place: str) -> tuple[ZooHeader, dict[str, Any], tuple[St
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise FormatError(f"{place}: {what}; assemble or pull the zoo again") from None
+
+
+def _known(tensors: list[str]) -> tuple[str, ...]:
+    unknown = sorted(set(tensors) - set(SPARSE_TENSORS))
+    if unknown or "mask" not in tensors:
+        raise ValueError(f"tensors are {tensors}, expected mask and perhaps log_variance")
+    return tuple(tensors)
 
 
 def read_header(folder: Path) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFile, ...]]:

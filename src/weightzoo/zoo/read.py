@@ -43,6 +43,7 @@ class Zoo:
         self.path = path
         self._header, self.counts, self.files = read_header(path)
         self._rows = np.arange(self._header.models) if rows is None else rows
+        self._tensors: dict[str, ShardedTensor] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> Zoo:
@@ -106,8 +107,9 @@ class Zoo:
 
     @cached_property
     def models(self) -> pd.DataFrame:
-        """A row a model: hyperparameters, seeds, split, status, final and best metrics, parent."""
-        return self._chosen(self._table(fmt.MODELS, fmt.MODELS_SCHEMA))
+        """A row a model: hyperparameters, seeds, split, status, final and best metrics, parent, sparsity."""
+        sparse = self._header.sparse is not None
+        return self._chosen(self._table(fmt.MODELS, fmt.SPARSE_MODELS_SCHEMA if sparse else fmt.MODELS_SCHEMA))
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
@@ -115,7 +117,8 @@ class Zoo:
 
         `model` is the number of the model. All epochs are there, also those whose weights the zoo does not hold.
         """
-        table = self._table(fmt.EPOCHS, fmt.EPOCHS_SCHEMA)
+        sparse = self._header.sparse is not None
+        table = self._table(fmt.EPOCHS, fmt.SPARSE_EPOCHS_SCHEMA if sparse else fmt.EPOCHS_SCHEMA)
         if self._is_whole:
             return table
         number = pd.Series(np.arange(len(self._rows)), index=self._rows)
@@ -153,17 +156,47 @@ class Zoo:
     # Weights
 
     def weights(
-        self, models: Models | str | None = None, epochs: Epochs | None = None, layer: str | None = None
+        self,
+        models: Models | str | None = None,
+        epochs: Epochs | None = None,
+        layer: str | None = None,
+        *,
+        raw: bool = False,
     ) -> np.ndarray:
         """Float32 `[models, epochs, P]`, or the part of a layer (`conv1`) or parameter (`conv1.bias`); a copy.
 
-        Only what is asked for is read from the disk. Epochs that a model did not reach are NaN.
+        Only what is asked for is read from the disk. Epochs that a model did not reach are NaN. In a zoo of sparse
+        models those weights that are dropped are zero; with `raw`, what they were trained to.
 
         Raises:
             NotFoundError: there is no such model or layer, or the zoo does not hold an epoch.
         """
-        span = slice(0, self.layout.size) if layer is None else self.layout.span(layer)
-        return self._read(self._weights, models, epochs, span)
+        weights = self._read(self._tensor("weights", np.float32), models, epochs, self._span(layer))
+        if raw or self._header.sparse is None:
+            return weights
+        dropped = self.masks(models, epochs, layer) == 0
+        weights[dropped & ~np.isnan(weights)] = 0  # a NaN stands for an epoch that was not reached, or for divergence
+        return weights
+
+    def masks(
+        self, models: Models | str | None = None, epochs: Epochs | None = None, layer: str | None = None
+    ) -> np.ndarray:
+        """Uint8 `[models, epochs, P]` or a part, as of `weights`: 0 where a weight is dropped.
+
+        Raises:
+            NotFoundError: as for `weights`; or the models are dense.
+        """
+        return self._sparse("mask", models, epochs, layer)
+
+    def log_variances(
+        self, models: Models | str | None = None, epochs: Epochs | None = None, layer: str | None = None
+    ) -> np.ndarray:
+        """Float32 `[models, epochs, P]` or a part, as of `weights`: log sigma^2 of variational dropout, 0 of the rest.
+
+        Raises:
+            NotFoundError: as for `weights`; or the models were not made by variational dropout.
+        """
+        return self._sparse("log_variance", models, epochs, layer)
 
     def state_dict(self, model: int | str, epoch: int) -> dict[str, np.ndarray]:
         """The parameters of one model behind one epoch, by name; arrays that can be written to.
@@ -245,10 +278,24 @@ class Zoo:
     def _is_whole(self) -> bool:
         return np.array_equal(self._rows, np.arange(self._header.models))
 
-    @cached_property
-    def _weights(self) -> ShardedTensor:
-        shape = (self._header.models, len(self.checkpoint_epochs), self.layout.size)
-        return ShardedTensor.open(self.path, fmt.weights_file, "weights", np.float32, shape)
+    def _span(self, layer: str | None) -> slice:
+        return slice(0, self.layout.size) if layer is None else self.layout.span(layer)
+
+    def _sparse(self, name: str, models: Models | str | None, epochs: Epochs | None, layer: str | None) -> np.ndarray:
+        tensors = () if self._header.sparse is None else self._header.sparse.tensors
+        if name not in tensors:
+            held = f"only {', '.join(tensors)}" if tensors else "its models are dense"
+            raise NotFoundError(f"the zoo {self.name} holds no {name}: {held}")
+        return self._read(self._tensor(name, fmt.SPARSE_TENSORS[name]), models, epochs, self._span(layer))
+
+    def _tensor(self, name: str, kind: type) -> ShardedTensor:
+        """A tensor `[models, kept epochs, P]`, opened once."""
+        if name not in self._tensors:
+            shape = (self._header.models, len(self.checkpoint_epochs), self.layout.size)
+            self._tensors[name] = ShardedTensor.open(
+                self.path, lambda shard: fmt.tensor_file(name, shard), name, kind, shape
+            )
+        return self._tensors[name]
 
     @cached_property
     def _probe(self) -> ShardedTensor:

@@ -25,7 +25,7 @@ from weightzoo.errors import FormatError, MissingError
 
 METADATA_KEY = "weightzoo"
 HASH_BYTES = 16
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 _MAX_HEADER = 100_000_000  # the library's own limit
 
 

@@ -41,10 +41,12 @@ class ModelRecord:
 
     row: Mapping[str, Any]
     weights: np.ndarray | Iterable[np.ndarray]  # float32 [R, P]
-    metrics: Mapping[str, np.ndarray]  # each of format.METRICS, float32 [last epoch + 1]
+    metrics: Mapping[str, np.ndarray]  # format.METRICS, and SPARSE_METRICS of sparse models, float32 [last epoch + 1]
     val_class_accuracy: np.ndarray  # float32 [last epoch + 1, classes]
     test_class_accuracy: np.ndarray  # float32 [last epoch + 1, classes]
     probe: np.ndarray | None = None  # float16 [R, images, classes]
+    sparse: Mapping[str, np.ndarray | Iterable[np.ndarray]] = field(default_factory=dict[str, Any])  # tensors, [R, P]
+    layer_sparsity: np.ndarray | None = None  # float32 [last epoch + 1, prunable parameters]
     provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -96,15 +98,18 @@ class _ZooWriter:
         self._header = header
         self._layout = header.architecture.layout
         self._per_shard = fmt.models_per_shard(len(header.checkpoint_epochs), self._layout.size)
-        self._weights: TensorWriter | None = None
-        self._probe: TensorWriter | None = None
+        self._writers: dict[str, TensorWriter] = {}
+        sparse = header.sparse is not None
+        self._metrics = (*fmt.METRICS, *fmt.SPARSE_METRICS) if sparse else fmt.METRICS
+        self._models_schema = fmt.SPARSE_MODELS_SCHEMA if sparse else fmt.MODELS_SCHEMA
+        self._epochs_schema = fmt.SPARSE_EPOCHS_SCHEMA if sparse else fmt.EPOCHS_SCHEMA
         self._models: list[dict[str, Any]] = []
         self._provenance: list[dict[str, Any]] = []
         self._states = 0
         self._files: dict[str, StoredFile] = {}
         self._pending: list[ModelRecord] = []
         self._flushed = 0
-        self._epochs = pq.ParquetWriter(folder / fmt.EPOCHS, fmt.EPOCHS_SCHEMA, **_PARQUET)
+        self._epochs = pq.ParquetWriter(folder / fmt.EPOCHS, self._epochs_schema, **_PARQUET)
 
     def append(self, record: ModelRecord) -> None:
         number = len(self._models)
@@ -113,35 +118,39 @@ class _ZooWriter:
         self._check(record)
         if number % self._per_shard == 0:
             self._open_shard(number)
-        self._states += self._append_weights(record)
-        if self._probe is not None and record.probe is not None:
-            shape = (self._header.probe_images, self._header.architecture.classes)
-            self._probe.append(self._padded(record.probe, shape, np.float16))
+        self._states += self._append_states(record, "weights", np.float32, record.weights)
+        for name, kind in fmt.SPARSE_TENSORS.items():
+            if name in self._writers:
+                self._append_states(record, name, kind, record.sparse[name])
+        if record.probe is not None and "logits" in self._writers:
+            self._writers["logits"].append(self._padded(record.probe))
         self._models.append({**dict.fromkeys(_LINEAGE), **record.row, **_derived(record)})
         known = {column: record.provenance.get(column) for column in fmt.PROVENANCE_SCHEMA.names}
         self._provenance.append({**known, "member": record.row["member"]})
-        self._pending.append(dataclasses.replace(record, weights=_NOTHING, probe=None))
+        self._pending.append(dataclasses.replace(record, weights=_NOTHING, probe=None, sparse={}))
         if sum(_length(each) for each in self._pending) >= _ROWS_IN_A_GROUP:
             self._flush_epochs()
 
-    def _append_weights(self, record: ModelRecord) -> int:
-        """Write a model's weights, NaN where it did not get; the number of epochs that it did."""
-        assert self._weights is not None
+    def _append_states(
+        self, record: ModelRecord, name: str, kind: type, blocks: np.ndarray | Iterable[np.ndarray]
+    ) -> int:
+        """Write a tensor of a model, NaN (0 of masks) where it did not get; the number of epochs that it did."""
         reached = self._reached(record)
         size, found = self._layout.size, 0
-        for block in (record.weights,) if isinstance(record.weights, np.ndarray) else record.weights:
+        for block in (blocks,) if isinstance(blocks, np.ndarray) else blocks:
             found += len(block)
-            if block.dtype != np.float32 or block.shape[1:] != (size,) or found > reached:
+            if block.dtype != kind or block.shape[1:] != (size,) or found > reached:
                 break
-            self._weights.append(block)
+            self._writers[name].append(block)
         else:
             if found == reached:
+                absent = np.full((1, size), np.nan if np.issubdtype(kind, np.floating) else 0, kind)
                 for _ in range(reached, len(self._header.checkpoint_epochs)):
-                    self._weights.append(np.full((1, size), np.nan, np.float32))
+                    self._writers[name].append(absent)
                 return reached
-            block = np.empty((0, size), np.float32)
-        got = f"{block.dtype} {[found, *block.shape[1:]]}"
-        raise LayoutError(f"member {record.row['member']}: weights is {got}, expected float32 {[reached, size]}")
+            block = np.empty((0, size), kind)
+        got, expected = f"{block.dtype} {[found, *block.shape[1:]]}", f"{np.dtype(kind)} {[reached, size]}"
+        raise LayoutError(f"member {record.row['member']}: {name} is {got}, expected {expected}")
 
     def finish(self) -> None:
         if len(self._models) != self._header.models:
@@ -149,7 +158,7 @@ class _ZooWriter:
         self._close_shard()
         self._flush_epochs()
         self._epochs.close()
-        self._write_table(fmt.MODELS, self._models, fmt.MODELS_SCHEMA)
+        self._write_table(fmt.MODELS, self._models, self._models_schema)
         self._write_table(fmt.PROVENANCE, self._provenance, fmt.PROVENANCE_SCHEMA)
         for name in (fmt.MODELS, fmt.EPOCHS):
             self._files[name] = stored_file(self._folder / name)
@@ -167,9 +176,8 @@ class _ZooWriter:
                 os.fsync(file.fileno())
 
     def close(self) -> None:
-        for writer in (self._weights, self._probe):
-            if writer is not None:
-                writer.abandon()
+        for writer in self._writers.values():
+            writer.abandon()
         if self._epochs.is_open:
             self._epochs.close()
 
@@ -184,8 +192,14 @@ class _ZooWriter:
         expected: dict[str, tuple[Any, type, tuple[int, ...]]] = {
             "val_class_accuracy": (record.val_class_accuracy, np.float32, (length, classes)),
             "test_class_accuracy": (record.test_class_accuracy, np.float32, (length, classes)),
-            **{name: (record.metrics.get(name), np.float32, (length,)) for name in fmt.METRICS},
+            **{name: (record.metrics.get(name), np.float32, (length,)) for name in self._metrics},
         }
+        if self._header.sparse is not None:
+            lacking = [name for name in self._header.sparse.tensors if name not in record.sparse]
+            if lacking:
+                raise LayoutError(f"{who}: {lacking[0]} is nothing, which a zoo of sparse models holds")
+            layers = len(self._header.sparse.prunable)
+            expected["layer_sparsity"] = (record.layer_sparsity, np.float32, (length, layers))
         if self._header.probe_images:
             expected["probe"] = (record.probe, np.float16, (reached, self._header.probe_images, classes))
         for name, (array, kind, shape) in expected.items():
@@ -197,12 +211,12 @@ class _ZooWriter:
         """How many of the kept epochs the model got to."""
         return sum(epoch < _length(record) for epoch in self._header.checkpoint_epochs)
 
-    def _padded(self, rows: np.ndarray, shape: tuple[int, ...], kind: type) -> np.ndarray:
-        """One model's rows `[1, kept epochs, *shape]`, NaN where it did not get."""
+    def _padded(self, rows: np.ndarray) -> np.ndarray:
+        """One model's rows `[1, kept epochs, ...]`, NaN where it did not get."""
         kept = len(self._header.checkpoint_epochs)
         if len(rows) == kept:
             return rows[None]
-        padded = np.full((1, kept, *shape), np.nan, kind)
+        padded = np.full((1, kept, *rows.shape[1:]), np.nan, rows.dtype)
         padded[0, : len(rows)] = rows
         return padded
 
@@ -213,17 +227,19 @@ class _ZooWriter:
         models = min(self._per_shard, header.models - first)
         about = {"format": fmt.FORMAT, "first_model": first, "epochs": list(header.checkpoint_epochs)}
         shape = (models, kept, self._layout.size)
-        self._weights = TensorWriter(self._folder / fmt.weights_file(shard), "weights", "F32", shape, about, row_axes=2)
+        for name in ("weights", *(() if header.sparse is None else header.sparse.tensors)):
+            dtype = "U8" if fmt.SPARSE_TENSORS.get(name) is np.uint8 else "F32"
+            place = self._folder / fmt.tensor_file(name, shard)
+            self._writers[name] = TensorWriter(place, name, dtype, shape, about, row_axes=2)
         if header.probe_images:
             shape = (models, kept, header.probe_images, header.architecture.classes)
-            self._probe = TensorWriter(self._folder / fmt.probe_file(shard), "logits", "F16", shape, about)
+            self._writers["logits"] = TensorWriter(self._folder / fmt.probe_file(shard), "logits", "F16", shape, about)
 
     def _close_shard(self) -> None:
-        for writer in (self._weights, self._probe):
-            if writer is not None:
-                writer.close()
-                self._files[writer.path.name] = StoredFile(writer.path.name, writer.bytes, writer.digest)
-        self._weights = self._probe = None
+        for writer in self._writers.values():
+            writer.close()
+            self._files[writer.path.name] = StoredFile(writer.path.name, writer.bytes, writer.digest)
+        self._writers = {}
 
     def _flush_epochs(self) -> None:
         if not self._pending:
@@ -236,13 +252,20 @@ class _ZooWriter:
         ]
         metrics = (np.concatenate([each.metrics[name] for each in self._pending]) for name in fmt.METRICS)
         columns.extend(pa.array(_canonical(values)) for values in metrics)
-        for name in fmt.CLASS_METRICS:
-            values = _canonical(np.concatenate([getattr(each, name) for each in self._pending]))
-            offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(values.shape[1])
-            columns.append(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1))))
-        self._epochs.write_table(pa.Table.from_arrays(columns, schema=fmt.EPOCHS_SCHEMA))
+        columns.extend(self._lists(name) for name in fmt.CLASS_METRICS)
+        if self._header.sparse is not None:
+            sparse = (np.concatenate([each.metrics[name] for each in self._pending]) for name in fmt.SPARSE_METRICS)
+            columns.extend(pa.array(_canonical(values)) for values in sparse)
+            columns.append(self._lists("layer_sparsity"))
+        self._epochs.write_table(pa.Table.from_arrays(columns, schema=self._epochs_schema))
         self._flushed += len(self._pending)
         self._pending = []
+
+    def _lists(self, name: str) -> pa.Array:
+        """A column of lists of the pending records."""
+        values = _canonical(np.concatenate([getattr(each, name) for each in self._pending]))
+        offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(values.shape[1])
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
 
     def _write_table(self, name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         table = pa.Table.from_pylist(rows, schema=schema)
@@ -279,7 +302,7 @@ def _derived(record: ModelRecord) -> dict[str, Any]:
     accuracy = record.metrics["val_accuracy"]
     best = int(np.argmax(np.where(np.isnan(accuracy), -1, accuracy)))
     return {
-        **{name: float(_canonical(record.metrics[name])[-1]) for name in fmt.METRICS},
+        **{name: float(_canonical(values)[-1]) for name, values in record.metrics.items()},
         "best_epoch": best,
         "best_val_accuracy": float(accuracy[best]),
         "best_test_accuracy": float(record.metrics["test_accuracy"][best]),

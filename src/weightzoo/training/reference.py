@@ -47,7 +47,9 @@ class ReferenceEngine:
         self.device = resolve_device(device)
 
     def supports(self, architecture: Architecture, cohort: Cohort, device: str) -> str | None:
-        """None, but where the device lacks the precision: there is no architecture that it can't train."""
+        """None, but where members are made sparse, or the device lacks the precision."""
+        if cohort.sparsification is not None:
+            return "it makes no members sparse"
         return unsupported_precision(cohort.protocol.precision, self.device)
 
     def train(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training import oracle as dense_oracle
-from tests.training.helpers import TINY, VARIED, image_data, make_cohort
+from tests.training.helpers import SMALL_RESNET, TINY, VARIED, image_data, make_cohort
 from tests.training.sparse import oracle
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError, LayoutError
@@ -210,12 +210,13 @@ def test_a_foreign_state_is_refused(data):
 
 def test_the_engine_is_chosen_for_members_that_are_made_sparse():
     sparse, dense = sparse_cohort(PRUNING), make_cohort(VARIED)
-    for choice in ("auto", "torch"):
-        assert isinstance(choose_engine(choice, TINY, sparse), SparseEngine)
-        assert not isinstance(choose_engine(choice, TINY, dense), SparseEngine)
-    for choice in ("lanes", "reference"):
-        with pytest.raises(EngineError, match=f"engine {choice} can't make members sparse; use engine: auto"):
-            choose_engine(choice, TINY, sparse)
+    assert choose_engine("auto", TINY, sparse).name == "lanes"
+    assert choose_engine("auto", SMALL_RESNET, sparse_cohort(NOISY)).name == "torch"
+    assert isinstance(choose_engine("torch", TINY, sparse), SparseEngine)
+    assert not isinstance(choose_engine("torch", TINY, dense), SparseEngine)
+    assert SparseEngine().supports(TINY, dense, "cpu") is not None
+    with pytest.raises(EngineError, match=r"engine reference can't train .* it makes no members sparse"):
+        choose_engine("reference", TINY, sparse)
 
 
 HAND = np.array([[5, -1, 3, -2, 9, 0.5, -0.5, 4, 7, -8]], np.float32)

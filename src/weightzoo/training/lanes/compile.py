@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import llvmlite.binding as llvm
 
 from weightzoo.errors import EngineError
 from weightzoo.training.lanes.network import Recipe
-from weightzoo.training.lanes.program import EVALUATE, TRAIN, Emitted, emit
+from weightzoo.training.lanes.program import Emitted, emit, evaluate_parameters
+from weightzoo.training.lanes.train_program import train_parameters
 
 WIDTHS = (4, 8, 16)
 _DIGEST = hashlib.sha256().digest_size
@@ -93,7 +94,7 @@ def compile_network(recipe: Recipe, target: Target, cache: Path | None = None) -
         _write(path, stored)
     header, _, code = stored.partition(b"\n")
     train_workspace, evaluate_workspace = map(int, header.split())
-    return _compiled(code, target, train_workspace, evaluate_workspace)
+    return _compiled(recipe, code, target, train_workspace, evaluate_workspace)
 
 
 def machine_code(emitted: Emitted, target: Target) -> bytes:
@@ -131,14 +132,14 @@ def link_code(code: bytes, target: Target) -> Any:
     return engine
 
 
-def _compiled(code: bytes, target: Target, train_workspace: int, evaluate_workspace: int) -> Compiled:
+def _compiled(recipe: Recipe, code: bytes, target: Target, train_workspace: int, evaluate_workspace: int) -> Compiled:
     engine = link_code(code, target)
 
-    def function(name: str, parameters: int) -> Callable[..., None]:
-        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * parameters)
+    def function(name: str, parameters: Mapping[str, Any]) -> Callable[..., None]:
+        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(parameters))
         return prototype(engine.get_function_address(name))
 
-    train, evaluate = function("train", len(TRAIN)), function("evaluate", len(EVALUATE))
+    train, evaluate = function("train", train_parameters(recipe)), function("evaluate", evaluate_parameters(recipe))
     return Compiled(train, evaluate, train_workspace, evaluate_workspace, engine)
 
 

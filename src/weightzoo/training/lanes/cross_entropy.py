@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weightzoo.training.lanes.language import Array, Code, Value
+from weightzoo.training.lanes.language import Array, ArrayType, Code, Value
 from weightzoo.training.lanes.mathematics import exp, log
+
+SUM = ArrayType((2,))  # a compensated sum and its correction
 
 
 @dataclass(frozen=True)

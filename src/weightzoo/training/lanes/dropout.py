@@ -31,20 +31,25 @@ def is_kept(bits: Value, threshold: Value) -> Value:
     return (bits >> 1) >= threshold
 
 
+def draw_visit(draws: Array, number: Value) -> None:
+    """Draw the keys of visit `number` (int32, shared) into `draws`."""
+    key0, key1 = draws[MEMBER_KEY], draws[MEMBER_KEY + 1]
+    for word in range(2):
+        draws[VISIT_KEY + word] = draw32(key0, key1, (number * 2 + word).spread())
+
+
+def visit_bits(draws: Array, counter: Value) -> Value:
+    """The 32 random bits of a counter (index, shared) in the visit that was drawn last."""
+    return draw32(draws[VISIT_KEY], draws[VISIT_KEY + 1], counter.to_int().spread())
+
+
 class Masks:
-    """The masks of one visit of a sample: `draws` int `[5]`, `scale` float `[1]` (1 / (1 - rate)), both by lane."""
+    """The masks of the visit drawn last: `draws` int `[5]`, `scale` float `[1]` (1 / (1 - rate)), both by lane."""
 
     def __init__(self, draws: Array, scale: Array) -> None:
         self.draws = draws
         self.scale = scale
 
-    def visit(self, number: Value) -> None:
-        """Draw the keys of visit `number` (int32, shared)."""
-        key0, key1 = self.draws[MEMBER_KEY], self.draws[MEMBER_KEY + 1]
-        for word in range(2):
-            self.draws[VISIT_KEY + word] = draw32(key0, key1, (number * 2 + word).spread())
-
     def factor(self, unit: Value) -> Value:
         """What a unit (index, shared) is multiplied by: 0 or the scale."""
-        bits = draw32(self.draws[VISIT_KEY], self.draws[VISIT_KEY + 1], unit.to_int().spread())
-        return is_kept(bits, self.draws[THRESHOLD]).select(self.scale[0], 0.0)
+        return is_kept(visit_bits(self.draws, unit), self.draws[THRESHOLD]).select(self.scale[0], 0.0)

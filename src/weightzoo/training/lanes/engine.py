@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,15 @@ from weightzoo.architectures.graph import Activation, Conv, Dropout, Flatten, Li
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import EngineError
 from weightzoo.members import Cohort
+from weightzoo.spec import Variational
 from weightzoo.training.initial import starting_state
 from weightzoo.training.lanes.activation import ACTIVATIONS
 from weightzoo.training.lanes.compile import Compiled, Target, compile_network, host_target, unsupported_host
 from weightzoo.training.lanes.groups import Group, Plan, Tally, Workspace
 from weightzoo.training.lanes.network import Recipe
-from weightzoo.training.protocol import PROBE_SIZE, SLOTS, EpochResult, Metrics, TrainState
+from weightzoo.training.lanes.sparse_groups import SPARSE_GROUPS, SparseGroup
+from weightzoo.training.protocol import PROBE_SIZE, SLOTS, EpochResult, Metrics, SparseMetrics, TrainState
+from weightzoo.training.sparse.state import starting_sparse_state
 
 RUN_AHEAD = 2  # epochs that a group may be ahead of the slowest: each costs a copy of all weights and slots
 MAX_PARAMETERS = 500_000  # there it is still 1.3 times as fast as a PyTorch loop; weights no longer fit the caches
@@ -105,7 +108,8 @@ class LanesEngine:
                 (list(architecture.input_shape), architecture.classes),
             )
             raise EngineError(f"{architecture.name} takes images and classes {wanted}, {data.name} has {given}")
-        state = starting_state(architecture, cohort, resume)
+        start = starting_state if cohort.sparsification is None else starting_sparse_state
+        state = start(architecture, cohort, resume)
         return self._train(architecture, cohort, data, state, 0 if resume is None else resume.epoch + 1)
 
     def _train(
@@ -115,7 +119,8 @@ class LanesEngine:
         if first > last:
             return
         groups = self._groups(architecture, cohort, data, state)
-        run = _Run(groups, architecture, data, len(cohort), first, last)
+        dtypes = {name: slot.dtype for name, slot in state.slots.items()}
+        run = _Run(groups, architecture, data, len(cohort), dtypes, first, last)
         workers = [
             threading.Thread(target=run.work, name=f"lanes-{number}", daemon=True)
             for number in range(min(self.threads, len(groups)))
@@ -133,6 +138,8 @@ class LanesEngine:
     def _groups(self, architecture: Architecture, cohort: Cohort, data: ImageData, state: TrainState) -> list[Group]:
         target = self._target or host_target(self._width)
         plan = Plan(cohort.protocol, cohort.optimizer, data)
+        method = cohort.sparsification
+        sparse = None if method is None else "variational" if isinstance(method, Variational) else "masked"
         programs: dict[bool, Compiled] = {}
         groups: list[Group] = []
         for start in range(0, len(cohort), target.width):
@@ -140,10 +147,11 @@ class LanesEngine:
             members = cohort.members[rows]
             dropout = any(member.hyperparameters.dropout > 0 for member in members)
             if dropout not in programs:
-                recipe = Recipe(architecture, cohort.activation, cohort.optimizer, dropout)
+                recipe = Recipe(architecture, cohort.activation, cohort.optimizer, dropout, sparse)
                 programs[dropout] = compile_network(recipe, target, self._cache)
             slots = {name: slot[rows] for name, slot in state.slots.items()}
-            groups.append(Group(plan, programs[dropout], members, rows, target.width, state.weights[rows], slots))
+            parts = (plan, programs[dropout], members, rows, target.width, state.weights[rows], slots)
+            groups.append(Group(*parts) if method is None else SPARSE_GROUPS[sparse](architecture, method, *parts))
         return groups
 
 
@@ -160,13 +168,23 @@ class _Run:
     """The work of one call of `train`, shared by its threads and the iterator."""
 
     def __init__(
-        self, groups: list[Group], architecture: Architecture, data: ImageData, members: int, first: int, last: int
+        self,
+        groups: list[Group],
+        architecture: Architecture,
+        data: ImageData,
+        members: int,
+        dtypes: Mapping[str, np.dtype],
+        first: int,
+        last: int,
     ) -> None:
         self._groups = groups
         self._parameters = architecture.layout.size
         self._classes = data.classes
         self._probes = min(PROBE_SIZE, data.size("test"))
         self._members = members
+        self._dtypes = dtypes  # of the slots
+        self._prunable = architecture.prunable
+        self._is_sparse = isinstance(groups[0], SparseGroup)
         self._last = last
         self._next = [first] * len(groups)  # the epoch that each group has to do
         self._busy: set[int] = set()
@@ -185,7 +203,7 @@ class _Run:
             if self._failure is not None:
                 raise self._failure
             pending = self._pending.pop(epoch)
-            return EpochResult(pending.result.state, pending.result.metrics, pending.seconds)
+            return replace(pending.result, seconds=pending.seconds)
 
     def stop(self) -> None:
         """Let the threads end after their present call into machine code."""
@@ -257,9 +275,8 @@ class _Run:
         def floats(*shape: int) -> np.ndarray:
             return np.empty((self._members, *shape), np.float32)
 
-        state = TrainState(
-            epoch, floats(self._parameters), {n: floats(self._parameters) for n in self._groups[0].slots}
-        )
+        slots = {name: np.empty((self._members, self._parameters), dtype) for name, dtype in self._dtypes.items()}
+        state = TrainState(epoch, floats(self._parameters), slots)
         metrics = Metrics(
             train_loss=floats(),
             train_accuracy=floats(),
@@ -271,7 +288,9 @@ class _Run:
             test_class_accuracy=floats(self._classes),
             probe_logits=np.empty((self._members, self._probes, self._classes), np.float16),
         )
-        return EpochResult(state, metrics, 0.0)
+        layers = len(self._prunable)
+        sparse = SparseMetrics(floats(), floats(), floats(layers)) if self._is_sparse else None
+        return EpochResult(state, metrics, 0.0, sparse)
 
 
 def _record(result: EpochResult, group: Group, trained: Tally, val: Tally, test: Tally) -> None:
@@ -310,11 +329,17 @@ def _record(result: EpochResult, group: Group, trained: Tally, val: Tally, test:
         logits = test.logits[:probes, :, :size].transpose(2, 0, 1).astype(np.float16)
     logits[np.isnan(logits)] = np.float16(np.nan)
     metrics.probe_logits[rows] = logits
+    own = group.sparse_metrics(metrics.train_loss[rows])
+    if result.sparse is not None and own is not None:
+        result.sparse.train_objective[rows] = own.train_objective
+        result.sparse.sparsity[rows] = own.sparsity
+        result.sparse.layer_sparsity[rows] = own.layer_sparsity
 
 
 def _copy(target: np.ndarray, by_lane: np.ndarray) -> None:
     target[:] = by_lane[:, : len(target)].T
-    target[np.isnan(target)] = np.nan
+    if target.dtype.kind == "f":
+        target[np.isnan(target)] = np.nan
 
 
 def _cores() -> int:

@@ -22,14 +22,22 @@ class Geometry:
     pool: int
 
     @property
+    def conv_output(self) -> tuple[int, int]:
+        """Rows and columns before pooling."""
+        height, width = (
+            1 + (side + 2 * self.padding - self.kernel) // self.stride for side in (self.height, self.width)
+        )
+        return height, width
+
+    @property
     def out_height(self) -> int:
         """Rows behind pooling."""
-        return (1 + (self.height + 2 * self.padding - self.kernel) // self.stride) // self.pool
+        return self.conv_output[0] // self.pool
 
     @property
     def out_width(self) -> int:
         """Columns behind pooling."""
-        return (1 + (self.width + 2 * self.padding - self.kernel) // self.stride) // self.pool
+        return self.conv_output[1] // self.pool
 
     @property
     def output(self) -> tuple[int, int, int]:

@@ -13,8 +13,8 @@ from weightzoo.datasets.images import ImageData
 from weightzoo.members import Member, Protocol
 from weightzoo.training.lanes.compile import Compiled
 from weightzoo.training.lanes.dropout import DRAWS, MEMBER_KEY, THRESHOLD
-from weightzoo.training.lanes.program import INVERSE_BATCH, MOMENTUM, VARIANCE
-from weightzoo.training.protocol import BETA2, PROBE_SIZE, SLOTS
+from weightzoo.training.lanes.train_program import INVERSE_BATCH, MOMENTUM, VARIANCE
+from weightzoo.training.protocol import BETA2, PROBE_SIZE, SLOTS, SparseMetrics
 from weightzoo.training.schedule import step_factors
 
 ALIGNMENT = 64  # bytes of the widest register
@@ -35,6 +35,7 @@ class Plan:
     def __init__(self, protocol: Protocol, optimizer: str, data: ImageData) -> None:
         self.optimizer = optimizer
         self.samples = data.size("train")
+        self.epochs = protocol.epochs
         self.batch = protocol.batch_size
         self.steps = -(-self.samples // self.batch)
         self.factors, self.momenta = step_factors(protocol, self.steps, optimizer)
@@ -124,6 +125,7 @@ class Group:
         self.plan = plan
         self.compiled = compiled
         self.rows = rows
+        self.members = members
         self.size = len(members)
         self.width = width
         lanes = [members[min(lane, self.size - 1)] for lane in range(width)]
@@ -152,10 +154,12 @@ class Group:
         decays = plan.decays(epoch, self.learning_rates, self.weight_decays)
         shared = plan.shared(epoch)
         first, second = self._slots()
+        more = self._more(epoch)
         tally = Tally(aligned(2, width), aligned(1, width, dtype=np.int32), np.empty(0))
         arrays = (
             plan.images["train"], plan.labels["train"], workspace.order, self.weights, first, second,
             workspace.gradients, rates, decays, shared, self.draws, self.scale, tally.loss, tally.hits, workspace.train,
+            *more,
         )  # fmt: skip
         stride = max(1, CALL_SAMPLES // plan.batch)
         for step in range(0, plan.steps, stride):
@@ -171,7 +175,7 @@ class Group:
         plan = self.plan
         tally = Tally.empty(plan.classes, self.width)
         arrays = (
-            plan.images[split], plan.labels[split], self.weights, tally.loss, tally.hits, tally.logits,
+            plan.images[split], plan.labels[split], self._measured(), tally.loss, tally.hits, tally.logits,
             workspace.evaluate,
         )  # fmt: skip
         total = len(plan.labels[split])
@@ -180,6 +184,18 @@ class Group:
                 break
             self.compiled.evaluate(*addresses(arrays), start, min(start + CALL_SAMPLES, total))
         return tally
+
+    def sparse_metrics(self, train_loss: np.ndarray) -> SparseMetrics | None:
+        """What else is measured on members that are made sparse; `train_loss` `[size]` is one of their metrics."""
+        return None
+
+    def _more(self, epoch: int) -> tuple[np.ndarray, ...]:
+        """What the program takes besides, at the start of an epoch."""
+        return ()
+
+    def _measured(self) -> np.ndarray:
+        """The weights that are evaluated."""
+        return self.weights
 
     def _slots(self) -> tuple[np.ndarray, np.ndarray]:
         """The optimiser's two arrays; SGD has one, and its second is never touched."""

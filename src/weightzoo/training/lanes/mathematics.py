@@ -5,6 +5,7 @@ Errors are measured against float64 in tests/training/lanes/test_mathematics.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from weightzoo.training.lanes.language import Value, fma
@@ -23,6 +24,10 @@ _LOG = (
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
+
+# Minimax polynomials of sin and cos on a quarter turn: the same, sinf.c.
+_SIN = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+_COS = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 
 # tanh(x) = x * p(x**2) / q(x**2): the rational minimax approximation of degree 13/6 that Eigen uses (MathFunctions.h).
 _TANH_LIMIT = 7.99881172180175781  # with fused multiply-adds, the smallest number where the quotient is 1
@@ -95,6 +100,23 @@ def sigmoid(x: Value) -> Value:
 def absolute(x: Value) -> Value:
     """|x|."""
     return (x < 0.0).select(-x, x)
+
+
+def turn(k: Value) -> tuple[Value, Value]:
+    """Cosine and sine of `2 pi k / 2**24` for an integer 0 <= k < 2**24, absolute error under 2e-7."""
+    quadrant = (k + (1 << 21)) >> 22  # the nearest multiple of a quarter turn; what is left is exact
+    x = (k - (quadrant << 22)).to_float() * (2 * math.pi / 2**24)
+    square = x * x
+    sine = fma(polynomial(square, _SIN) * square, x, x)
+    cosine = fma(polynomial(square, _COS) * square, square, fma(square, -0.5, 1.0))
+    swapped = (quadrant & 1).equals(1)
+    across, up = swapped.select(sine, cosine), swapped.select(cosine, sine)
+    return _negated_if(across, (quadrant + 1) & 2), _negated_if(up, quadrant & 2)
+
+
+def _negated_if(x: Value, two: Value) -> Value:
+    """-x where the integer is 2, x where it is 0."""
+    return (x.bits() ^ (two << 30)).bits()
 
 
 def normal(x: Value) -> tuple[Value, Value]:

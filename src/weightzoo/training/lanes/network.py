@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from weightzoo.architectures.graph import Architecture
 from weightzoo.training.lanes import convolution, convolution_gradients, linear, pooling, winograd
@@ -25,6 +25,7 @@ class Recipe:
     activation: str
     optimizer: str
     dropout: bool
+    sparse: Literal["masked", "variational"] | None = None  # how members are made sparse, if they are
 
 
 class Network:
@@ -38,11 +39,7 @@ class Network:
         self.stages = lower(recipe.architecture)
         self.prefix = "train" if training else "evaluate"
         self.workspace = Workspace(program.width)
-        self.transforms = {
-            number: winograd.transform_weight(program, f"{self.prefix}_transform{number}", stage.operation)
-            for number, stage in enumerate(self.stages)
-            if isinstance(stage.operation, Geometry) and winograd.fits(stage.operation)
-        }
+        self.transforms = self._transforms()
         self.forwards = [self._forward(number, stage) for number, stage in enumerate(self.stages)]
         self.backwards = [self._backward(number, stage) for number, stage in enumerate(self.stages)] if training else []
         self._lay_out()
@@ -88,6 +85,14 @@ class Network:
         self.workspace.add("draws", DRAWS)
         self.workspace.add("scale", SCALE)
 
+    def _transforms(self) -> dict[int, Function]:
+        """The stages whose convolution is done by Winograd's method, and what transforms their weight."""
+        return {
+            number: winograd.transform_weight(self.program, f"{self.prefix}_transform{number}", stage.operation)
+            for number, stage in enumerate(self.stages)
+            if isinstance(stage.operation, Geometry) and winograd.fits(stage.operation)
+        }
+
     def _forward(self, number: int, stage: Stage) -> Function:
         name = f"{self.prefix}_forward{number}"
         x = self.input_type(number)
@@ -108,8 +113,7 @@ class Network:
 
     def _backward(self, number: int, stage: Stage) -> dict[str, Function]:
         """The functions that lead back through a stage: to its weights, and to its input if any weights come before."""
-        x, operation = self.input_type(number), stage.operation
-        derivative = number > 0 and self.stages[number - 1].pointwise.has_derivative(self.dropout)
+        x, operation, derivative = self.input_type(number), stage.operation, self._derivative(number)
         inner = any(not isinstance(before.operation, Pool) for before in self.stages[:number])
         found: dict[str, Function] = {}
         if isinstance(operation, Affine):
@@ -135,13 +139,14 @@ class Network:
             )
         return found
 
+    def _derivative(self, number: int) -> bool:
+        """Whether the input gradient of a stage has a derivative to be multiplied by: that of the layers before it."""
+        return number > 0 and self.stages[number - 1].pointwise.has_derivative(self.dropout)
+
     def _weights(self, block: Array, stage: Stage) -> tuple[Array, Array]:
         """A stage's weight and bias in an array `[P]`."""
-        operation = stage.operation
-        weight = ArrayType((operation.outputs, operation.inputs)) if isinstance(operation, Affine) else None
-        if isinstance(operation, Geometry):
-            weight = operation.weight
-        assert weight is not None
+        assert not isinstance(stage.operation, Pool)
+        weight = stage.operation.weight
         part = block.part(stage.start).viewed(weight)
         bias = block.part(stage.start + weight.size).viewed(ArrayType((weight.shape[0],)))
         return part, bias
@@ -154,59 +159,73 @@ class Network:
 
     def forward(self, code: Code, work: Array, weights: Array, image: Array) -> list[Value]:
         """Call the forward kernels on an image; the logits."""
-        at = self.workspace
-        nowhere = None if self.training else at(work, "unused")
-        for number, (stage, kernel) in enumerate(zip(self.stages, self.forwards, strict=True)):
-            x = image if number == 0 else at(work, f"h{number - 1}")
-            arguments: dict[str, Any] = {
-                "x": x,
-                "h": at(work, f"h{number}"),
-                "d": nowhere or at(work, f"d{number}"),
-                "draws": at(work, "draws"),
-                "scale": at(work, "scale"),
-            }
-            if not isinstance(stage.operation, Pool):
-                arguments["w"], arguments["bias"] = self._weights(weights, stage)
-            if not isinstance(stage.operation, Affine):
-                arguments["choice"] = nowhere or at(work, f"choice{number}")
-            if isinstance(stage.operation, Geometry):
-                arguments["scratch"] = at(work, "scratch")
-            if number in self.transforms:
-                arguments["u"] = at(work, f"u{number}")
-                del arguments["w"]
-            kernel(code, **arguments)
-        last = at(work, f"h{len(self.stages) - 1}")
+        for number in range(len(self.stages)):
+            self._stage_forward(code, work, weights, image, number)
         classes = self.recipe.architecture.classes
-        logits = last.viewed(ArrayType((classes,)))
+        logits = self.workspace(work, f"h{len(self.stages) - 1}").viewed(ArrayType((classes,)))
         return [logits[number] for number in range(classes)]
 
     def backward(self, code: Code, work: Array, weights: Array, gradients: Array, image: Array) -> None:
         """Call the backward kernels, from the gradient of the last stage's output on."""
-        at = self.workspace
         for number in reversed(range(len(self.stages))):
-            stage, kernels = self.stages[number], self.backwards[number]
-            g = at(work, f"g{number}")
+            self._stage_backward(code, work, weights, gradients, image, number)
+
+    def _stage_forward(self, code: Code, work: Array, weights: Array, image: Array, number: int) -> None:
+        at, stage = self.workspace, self.stages[number]
+        nowhere = None if self.training else at(work, "unused")
+        arguments: dict[str, Any] = {
+            "x": image if number == 0 else at(work, f"h{number - 1}"),
+            "h": at(work, f"h{number}"),
+            "d": nowhere or at(work, f"d{number}"),
+            "draws": at(work, "draws"),
+            "scale": at(work, "scale"),
+        }
+        if not isinstance(stage.operation, Pool):
+            arguments["w"], arguments["bias"] = self._weights(weights, stage)
+        if not isinstance(stage.operation, Affine):
+            arguments["choice"] = nowhere or at(work, f"choice{number}")
+        if isinstance(stage.operation, Geometry):
+            arguments["scratch"] = at(work, "scratch")
+        if number in self.transforms:
+            arguments["u"] = at(work, f"u{number}")
+            del arguments["w"]
+        self.forwards[number](code, **arguments)
+
+    def _stage_backward(
+        self, code: Code, work: Array, weights: Array, gradients: Array, image: Array, number: int
+    ) -> None:
+        at, stage, kernels = self.workspace, self.stages[number], self.backwards[number]
+        g = at(work, f"g{number}")
+        if "weight" in kernels:
             x = image if number == 0 else at(work, f"h{number - 1}")
-            choice = {} if isinstance(stage.operation, Affine) else {"choice": at(work, f"choice{number}")}
-            if "weight" in kernels:
-                gw, gbias = self._weights(gradients, stage)
-                kernels["weight"](code, x=x, g=g, gw=gw, gbias=gbias, **choice)
-            if "input" not in kernels:
-                continue
-            out = {"out": at(work, f"g{number - 1}"), "d": at(work, f"d{number - 1}")}
-            if isinstance(stage.operation, Affine):
-                kernels["input"](code, g=g, w=self._weights(weights, stage)[0], **out)
-            elif isinstance(stage.operation, Pool):
-                kernels["input"](code, g=g, **choice, **out)
-            elif number in self.transforms:
-                u, scratch = at(work, f"u{number}"), at(work, "scratch")
-                kernels["input"](code, g=g, u=u, scratch=scratch, **choice, **out)
-            else:
-                spread = g
-                if "spread" in kernels:
-                    spread = at(work, f"spread{number}")
-                    kernels["spread"](code, g=g, choice=choice["choice"], spread=spread)
-                kernels["input"](code, spread=spread, w=self._weights(weights, stage)[0], **out)
+            gw, gbias = self._weights(gradients, stage)
+            kernels["weight"](code, x=x, g=g, gw=gw, gbias=gbias, **self._choice(work, number))
+        if "input" in kernels:
+            self._input_backward(code, work, weights, number, g, at(work, f"g{number - 1}"))
+
+    def _input_backward(self, code: Code, work: Array, weights: Array, number: int, g: Array, out: Array) -> None:
+        """The gradient by a stage's input into `out`, from that by its output, g."""
+        at, stage, kernels = self.workspace, self.stages[number], self.backwards[number]
+        arguments: dict[str, Any] = {"out": out, "d": at(work, f"d{number - 1}")}
+        choice = self._choice(work, number)
+        if isinstance(stage.operation, Affine):
+            arguments |= {"g": g, "w": self._weights(weights, stage)[0]}
+        elif isinstance(stage.operation, Pool):
+            arguments |= {"g": g, **choice}
+        elif number in self.transforms:
+            arguments |= {"g": g, "u": at(work, f"u{number}"), "scratch": at(work, "scratch"), **choice}
+        else:
+            if "spread" in kernels:
+                spread = at(work, f"spread{number}")
+                kernels["spread"](code, g=g, spread=spread, **choice)
+                g = spread
+            arguments |= {"spread": g, "w": self._weights(weights, stage)[0]}
+        kernels["input"](code, **arguments)
+
+    def _choice(self, work: Array, number: int) -> dict[str, Array]:
+        """The argument `choice` of a kernel, where there is a choice."""
+        is_affine = isinstance(self.stages[number].operation, Affine)
+        return {} if is_affine else {"choice": self.workspace(work, f"choice{number}")}
 
     def start_gradient(self, work: Array, loss: Loss, scale: Value) -> None:
         """The gradient of `scale * loss` with respect to the last operation's output."""

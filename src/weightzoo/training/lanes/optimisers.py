@@ -27,22 +27,36 @@ class Step:
 
 
 def update(
-    code: Code, optimizer: str, step: Step, weights: Array, gradients: Array, first: Array, second: Array
+    code: Code,
+    optimizer: str,
+    step: Step,
+    weights: Array,
+    gradients: Array,
+    first: Array,
+    second: Array,
+    kept: Array | None = None,
 ) -> None:
-    """All weights `[P]` by their gradients. `first` is the momentum buffer or the mean, `second` the mean square."""
+    """All weights `[P]` by their gradients. `first` is the momentum buffer or the mean, `second` the mean square.
+
+    Where `kept` is 0, the gradient counts as 0 and the weight stays 0.
+    """
     for i in code.range(weights.type.size):
         w, g = weights[i], gradients[i]
+        is_kept = None if kept is None else kept[i] > 0.0
+        if is_kept is not None:
+            g = is_kept.select(g, 0.0)
         if optimizer != "adamw":
             g = fma(step.decay, w, g)
         if optimizer == "sgd":
             m = fma(step.momentum, first[i], g)
             first[i] = m
-            weights[i] = fma(-step.rate, m, w)
-            continue
-        m, v = first[i], second[i]
-        m = fma(step.momentum, g - m, m)
-        v = fma(g * (1.0 - BETA2), g, v * BETA2)
-        first[i], second[i] = m, v
-        if optimizer == "adamw":
-            w = w * step.decay
-        weights[i] = fma(-step.rate, m / fma(sqrt(v), step.variance, EPSILON), w)
+            w = fma(-step.rate, m, w)
+        else:
+            m, v = first[i], second[i]
+            m = fma(step.momentum, g - m, m)
+            v = fma(g * (1.0 - BETA2), g, v * BETA2)
+            first[i], second[i] = m, v
+            if optimizer == "adamw":
+                w = w * step.decay
+            w = fma(-step.rate, m / fma(sqrt(v), step.variance, EPSILON), w)
+        weights[i] = w if is_kept is None else is_kept.select(w, 0.0)

@@ -28,6 +28,11 @@ class Affine:
     inputs: int
     outputs: int
 
+    @property
+    def weight(self) -> ArrayType:
+        """`[out, in]`."""
+        return ArrayType((self.outputs, self.inputs))
+
 
 @dataclass(frozen=True)
 class Stage:

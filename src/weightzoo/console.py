@@ -77,7 +77,11 @@ def say(line: str) -> None:
 
 
 def readable_size(count: int) -> str:
-    """Bytes, in the unit that leaves three digits."""
+    """Bytes, in the unit that leaves three digits.
+
+    >>> readable_size(2_234_792_400_000)
+    '2.23 TB'
+    """
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -85,12 +89,17 @@ def readable_size(count: int) -> str:
 
 
 def readable_time(seconds: float) -> str:
-    """Seconds, minutes or hours."""
+    """Seconds, minutes or hours.
+
+    >>> [readable_time(seconds) for seconds in (0.01, 61.4, 300, 29_800, 3.4e9)]
+    ['0.1 s', '61 s', '5 min', '8.28 h', '944,444 h']
+    """
     if seconds < 100:
         return f"{max(seconds, 0.1):.2g} s"
     if seconds < 100 * 60:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.3g} h"
+    hours = seconds / 3600
+    return f"{hours:.3g} h" if hours < 1000 else f"{hours:,.0f} h"
 
 
 def show_log() -> None:

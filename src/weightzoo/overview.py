@@ -15,9 +15,9 @@ from rich.text import Text
 from weightzoo.architectures import architecture
 from weightzoo.console import readable_size, readable_time
 from weightzoo.datasets.description import describe
-from weightzoo.spec import Params
+from weightzoo.spec import Params, SparsifySpec
 
-TWIN_STATES = 25  # of a sparse twin: one an epoch of its training (Schürholt et al. 2022)
+TWIN_STATES: int = SparsifySpec.model_fields["epochs"].default  # one an epoch; before the first it is its parent
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from weightzoo import seeds
 from weightzoo.checkpoints import SPARSE_METRICS
@@ -188,33 +187,35 @@ def _weights(zoo: Zoo) -> Iterator[str]:
 
 
 def _sparse(zoo: Zoo, sparse: Sparse) -> Iterator[str]:
-    kept = np.asarray(zoo.checkpoint_epochs)
-    models, epochs = zoo.models, zoo.epochs
+    kept, models = np.asarray(zoo.checkpoint_epochs), zoo.models
+    ends = zip(models["last_epoch"].to_numpy(), models["diverged_epoch"].fillna(kept[-1] + 1).to_numpy(), strict=True)
     spans = [zoo.layout.span(name) for name in sparse.prunable]
-    prunable = np.zeros(zoo.layout.size, bool)
+    sizes = np.array([span.stop - span.start for span in spans])
+    others = np.ones(zoo.layout.size, bool)
     for span in spans:
-        prunable[span] = True
-    wrong = {rule: np.zeros(len(zoo), bool) for rule in ("masks are 0 or 1", _ONLY, _OF_MASK, _FINITE)}
-    for number in range(len(zoo)):
-        reached = kept[kept <= models["last_epoch"].iloc[number]].tolist()
-        masks_EP = zoo.masks([number], reached)[0]
-        wrong["masks are 0 or 1"][number] = (masks_EP > 1).any()
-        wrong[_ONLY][number] = (masks_EP[:, ~prunable] != 1).any()
-        recorded = epochs[(epochs["model"] == number) & epochs["epoch"].isin(reached)]
-        found = 1 - masks_EP[:, prunable].mean(1, dtype=np.float64)
-        by_layer = np.stack([1 - masks_EP[:, span].mean(1, dtype=np.float64) for span in spans], 1)
-        wrong[_OF_MASK][number] = not (
-            np.allclose(recorded["sparsity"], found, atol=1e-6)
-            and np.allclose(np.array(recorded["layer_sparsity"].tolist()).reshape(by_layer.shape), by_layer, atol=1e-6)
-        )
-        if "log_variance" in sparse.tensors:
-            diverged = models["diverged_epoch"].iloc[number]
-            sound = [epoch for epoch in reached if pd.isna(diverged) or epoch < diverged]
-            wrong[_FINITE][number] = not np.isfinite(zoo.log_variances([number], sound)).all()
-    for rule, broken in wrong.items():
-        yield from _differing(rule, broken)
+        others[span] = False
+    recorded = zoo.epochs.set_index(["model", "epoch"])[["sparsity", "layer_sparsity"]]
+    states = max(1, _BYTES_AT_ONCE // (4 * zoo.layout.size))
+    broken = {rule: np.zeros(len(zoo), bool) for rule in (_BITS, _ONLY, _OF_MASK, _FINITE)}
+    for number, (last, diverged) in enumerate(ends):
+        reached = kept[kept <= last]
+        for epochs in (reached[start : start + states] for start in range(0, len(reached), states)):
+            masks_EP = zoo.masks([number], epochs)[0]
+            by_layer = np.stack([1 - masks_EP[:, span].mean(1, dtype=np.float64) for span in spans], 1)
+            rows = recorded.loc[[(number, epoch) for epoch in epochs]]
+            same = np.allclose(np.stack(rows["layer_sparsity"].to_list()), by_layer, atol=1e-6)
+            same &= np.allclose(rows["sparsity"], by_layer @ sizes / sizes.sum(), atol=1e-6)
+            broken[_BITS][number] |= bool((masks_EP > 1).any())
+            broken[_ONLY][number] |= bool((masks_EP[:, others] == 0).any())
+            broken[_OF_MASK][number] |= not same
+            if "log_variance" in sparse.tensors:
+                sound = epochs[epochs < diverged]
+                broken[_FINITE][number] |= not np.isfinite(zoo.log_variances([number], sound)).all()
+    for rule, numbers in broken.items():
+        yield from _differing(rule, numbers)
 
 
+_BITS = "masks are 0 or 1"
 _ONLY = "masks drop prunable weights only"
 _OF_MASK = "the recorded sparsity is that of the masks"
 _FINITE = "log variances are finite up to divergence"

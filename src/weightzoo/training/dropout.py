@@ -65,16 +65,16 @@ class VisitKeys:
 
 def draw32(key0: Tensor, key1: Tensor, counter: Tensor) -> Tensor:
     """`seeds.draw32` on int32 tensors that hold the bits of the unsigned words."""
-    bits = counter * _signed(seeds.GOLDEN) + key0
-    bits = (bits ^ shift(bits, 16)) * _signed(seeds.MIX1)
+    bits = torch.add(counter * _signed(seeds.GOLDEN), key0)
+    bits = bits.bitwise_xor_(shift(bits, 16)).mul_(_signed(seeds.MIX1))
     bits = bits ^ key1
-    bits = (bits ^ shift(bits, 15)) * _signed(seeds.MIX2)
-    return bits ^ shift(bits, 16)
+    bits = bits.bitwise_xor_(shift(bits, 15)).mul_(_signed(seeds.MIX2))
+    return bits.bitwise_xor_(shift(bits, 16))
 
 
 def shift(bits: Tensor, by: int) -> Tensor:
     """The words shifted to the right, filled with zeros."""
-    return (bits >> by) & ((1 << (32 - by)) - 1)
+    return (bits >> by).bitwise_and_((1 << (32 - by)) - 1)
 
 
 def _signed(word: int) -> int:

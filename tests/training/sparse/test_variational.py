@@ -71,17 +71,17 @@ def test_gradients_are_those_of_the_noisy_network_by_finite_differences():
     torch.manual_seed(0)
     network = build_module(TINY, "tanh").double().eval()
     bounds = variational.add_noise(network)
-    assert list(bounds.items()) == [("conv1.weight", 8), ("conv2.weight", 8), ("fc1.weight", 10), ("fc2.weight", 10)]
+    assert list(bounds.items()) == [("conv1", 8), ("conv2", 8), ("fc1", 10), ("fc2", 10)]
     parameters = {name: tensor.detach().clone() for name, tensor in network.named_parameters()}
     for name in bounds:
-        parameters[name.replace("weight", "log_variance")] += torch.randn_like(parameters[name]) - 3
+        parameters[f"{name}.variance"] = torch.exp(torch.randn_like(parameters[f"{name}.weight"]) - 3)
     noise = {f"{layer}.noise": torch.randn(3, *shape, dtype=torch.float64) for layer, shape in SHAPES.items()}
     images = torch.randn(3, *TINY.input_shape, dtype=torch.float64)
 
     def loss(**changed: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(network, {**parameters, **noise, **changed}, (images,)).square().sum()
 
-    for name in ("conv1.log_variance", "conv2.weight", "fc1.log_variance", "fc2.weight"):
+    for name in ("conv1.variance", "conv2.weight", "fc1.variance", "fc2.weight"):
         leaf = parameters[name].clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(**{name: leaf}), leaf)
         direction = torch.randn_like(leaf)
@@ -89,6 +89,10 @@ def test_gradients_are_those_of_the_noisy_network_by_finite_differences():
         with torch.no_grad():
             slope = (loss(**{name: leaf + step}) - loss(**{name: leaf - step})) / 2e-5
         assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-6)
+    plain = build_module(TINY, "tanh").double().eval()
+    plain.load_state_dict({name: parameters[name] for name in plain.state_dict()})
+    network.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(network(images), plain(images), rtol=0, atol=0)  # without noise given there is none
 
 
 def test_shapes_are_those_behind_the_layers():

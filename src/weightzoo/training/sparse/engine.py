@@ -127,8 +127,7 @@ class Noisy(Dense):
     ) -> None:
         super().__init__(architecture, activation, device, precision, alone=alone, compile=compile)
         shapes = variational.output_shapes(self.network, architecture.input_shape)
-        layers = [name.removesuffix(".weight") for name in architecture.prunable]
-        self.shapes = {layer: shapes[layer] for layer in layers}
+        self.shapes = {layer: shapes[layer] for layer in map(_layer, architecture.prunable)}
         self.bounds = variational.add_noise(self.network)
 
     def loss(
@@ -144,13 +143,14 @@ class Noisy(Dense):
         `others` are the noise by the name of its buffer, and the weight of the divergence.
         """
         noise, kl_weight = others
-        loss, logits = super().loss({**parameters, **noise}, inputs, labels, masks)
-        alphas = (
-            variational.log_alpha(parameters[name], parameters[_variance(name)], bound)
-            for name, bound in self.bounds.items()
-        )
-        penalty = torch.stack([variational.divergence(alpha).sum() for alpha in alphas]).sum()
-        return loss + kl_weight * penalty, (loss, logits)
+        given, divergences = {**parameters, **noise}, list[Tensor]()
+        for layer, bound in self.bounds.items():
+            weight = given[f"{layer}.weight"]
+            log_alpha = variational.log_alpha(weight, given.pop(f"{layer}.{LOG_VARIANCE}"), bound)
+            given[f"{layer}.variance"] = log_alpha.exp() * weight.square()
+            divergences.append(variational.divergence(log_alpha).sum())
+        loss, logits = super().loss(given, inputs, labels, masks)
+        return loss + kl_weight * torch.stack(divergences).sum(), (loss, logits)
 
 
 class _VariationalStack(_SparseStack):
@@ -167,8 +167,11 @@ class _VariationalStack(_SparseStack):
         self.log_variance_MP = self.slots.pop(LOG_VARIANCE)
         self.variance_slots = {name: self.slots.pop(f"{LOG_VARIANCE}.{name}") for name in SLOTS[cohort.optimizer]}
         self.no_decay = torch.zeros_like(self.decay)
-        variances = parameters_of(architecture, self.log_variance_MP)  # views, as the parameters are
-        self.trained = self.parameters | {_variance(name): variances[name] for name in noisy.bounds}
+        self.log_variances = {  # views, as the parameters are
+            f"{_layer(name)}.{LOG_VARIANCE}": values
+            for name, values in parameters_of(architecture, self.log_variance_MP).items()
+            if name in self.spans
+        }
         self.kl_weight_M = torch.zeros(len(cohort), device=self.device)
         self.sum_M = torch.zeros(len(cohort), dtype=torch.float64, device=self.device)
 
@@ -178,8 +181,9 @@ class _VariationalStack(_SparseStack):
         self.sum_M.zero_()
         running = super().train_epoch(epoch)
         for name, span in self.spans.items():
-            alpha = variational.log_alpha(self.trained[name], self.trained[_variance(name)], self.noisy.bounds[name])
-            self.kept_MP[:, span] = variational.is_kept(alpha, self.method.threshold).flatten(1)
+            weights_M, log_variances_M = self.weights_MP[:, span], self.log_variance_MP[:, span]
+            log_alpha = variational.log_alpha(weights_M, log_variances_M, self.noisy.bounds[_layer(name)])
+            self.kept_MP[:, span] = variational.is_kept(log_alpha, self.method.threshold)
         return running
 
     def train_step(
@@ -191,12 +195,12 @@ class _VariationalStack(_SparseStack):
         batch = labels_MB.shape[1]
         noise = {f"{layer}.noise": drawn for layer, drawn in self.noise.draw(first_visit, batch).items()}
         gradients, objective_M, (loss_M, logits_MBC), buffers = self.noisy.gradients(
-            self.trained, inputs, labels_MB, masks, noise, self.kl_weight_M
+            self.parameters | self.log_variances, inputs, labels_MB, masks, noise, self.kl_weight_M
         )
         self.sum_M += objective_M * batch
         of_variances_MP = torch.zeros_like(self.log_variance_MP)
         for name, span in self.spans.items():
-            of_variances_MP[:, span] = gradients[_variance(name)].flatten(1)
+            of_variances_MP[:, span] = gradients[f"{_layer(name)}.{LOG_VARIANCE}"].flatten(1)
         self.update(self.weights_MP, self.vectors(gradients), self.slots, step, self.decay)
         self.update(self.log_variance_MP, of_variances_MP, self.variance_slots, step, self.no_decay)
         for name, buffer in buffers.items():
@@ -218,6 +222,6 @@ class _VariationalStack(_SparseStack):
         return replace(state, slots=state.slots | {LOG_VARIANCE: to_numpy(self.log_variance_MP)} | own)
 
 
-def _variance(weight: str) -> str:
-    """The name of the log variance of a weight, as the modules have it."""
-    return f"{weight.rpartition('.')[0]}.{LOG_VARIANCE}"
+def _layer(weight: str) -> str:
+    """The name of the layer of a weight."""
+    return weight.removesuffix(".weight")

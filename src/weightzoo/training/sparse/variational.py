@@ -47,16 +47,16 @@ def is_kept(log_alpha: Tensor, threshold: float) -> Tensor:
 def add_noise(network: nn.Module) -> dict[str, float]:
     """Have convolutions and linear layers add noise to what they give, by local reparameterisation (section 4.1).
 
-    Each then has a parameter `log_variance`, of the shape of its weight, and a buffer `noise`, of the shape of its
+    Each then has the buffers `variance`, of the shape of its weight (alpha w^2), and `noise`, of the shape of its
     output, which `torch.func.functional_call` can replace; as long as it does not, there is no noise. Gives the names
-    of their weights, with the bound of the log alpha of each.
+    of the layers, with the bound of the log alpha of each.
     """
     bounds: dict[str, float] = {}
     for name, layer in prunable_layers(network).items():
-        layer.register_parameter("log_variance", nn.Parameter(torch.zeros_like(layer.weight)))
+        layer.register_buffer("variance", torch.empty(0))
         layer.register_buffer("noise", torch.empty(0))
         layer.register_forward_hook(_add_noise)
-        bounds[f"{name}.weight"] = _bound(layer)
+        bounds[name] = CONV_BOUND if isinstance(layer, nn.Conv2d) else LINEAR_BOUND
     return bounds
 
 
@@ -82,18 +82,13 @@ def output_shapes(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str,
     return {name: shapes[name] for name in layers}
 
 
-def _bound(layer: nn.Conv2d | nn.Linear) -> float:
-    return CONV_BOUND if isinstance(layer, nn.Conv2d) else LINEAR_BOUND
-
-
 def _add_noise(layer: nn.Module, inputs: tuple[Tensor], mean: Tensor) -> Tensor | None:
     """`mean + sqrt(x^2 * alpha w^2) noise`: a sum of independent normals is one."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
-    log_variance, noise = cast("Tensor", layer.log_variance), cast("Tensor", layer.noise)
+    variances, noise = cast("Tensor", layer.variance), cast("Tensor", layer.noise)
     if not noise.numel():
         return None
     squares = inputs[0].square()
-    variances = log_alpha(layer.weight, log_variance, _bound(layer)).exp() * layer.weight.square()
     if isinstance(layer, nn.Conv2d):
         variance = functional.conv2d(squares, variances, None, layer.stride, layer.padding)
     else:

@@ -58,7 +58,7 @@ def synthetic(tmp_path_factory) -> Zoo:
     return Zoo.open(write_zoo(tmp_path_factory.mktemp("zoos") / "synthetic", head, synthetic_zoo.records(head)))
 
 
-def test_the_last_epoch_is_each_models_own_and_models_without_weights_are_left_out(synthetic, caplog):
+def test_the_last_epoch_is_each_models_own_and_models_without_weights_are_left_out(synthetic, caplog, tmp_path):
     with caplog.at_level(logging.WARNING, "weightzoo"):
         found = origins(synthetic, Start(zoo="synthetic"))
     ids = synthetic.models["member"]
@@ -75,6 +75,13 @@ def test_the_last_epoch_is_each_models_own_and_models_without_weights_are_left_o
     best = origins(synthetic, Start(zoo="synthetic", epoch="best"))
     by_member = dict(zip(ids, synthetic.models["best_epoch"], strict=True))
     assert all(one.parent.epoch == by_member[one.parent.member] for one in best)
+    assert len({one.parent.epoch for one in best}) > 1
+    some = synthetic_zoo.header(6, kept=(1, 3))  # the best of those that the zoo holds
+    partial = Zoo.open(write_zoo(tmp_path / "partial", some, synthetic_zoo.records(some)))
+    for one in origins(partial, Start(zoo="partial", epoch="best")):
+        number = ids.tolist().index(one.parent.member)
+        own = partial.epochs[partial.epochs["model"] == number].set_index("epoch")["val_accuracy"]
+        assert one.parent.epoch == (1 if own[1] >= own[3] else 3)
 
 
 def test_a_condition_chooses_models(synthetic):

@@ -110,9 +110,14 @@ def origins(source: Zoo, start: Start) -> list[Origin]:
     """
     condition = parse(start.where, _fields(source)) if start.where is not None else None
     chosen = [row for row in _rows(source) if condition is None or condition.matches(row)]
+    accuracy: dict[tuple[int, int], float] = {}
+    if start.epoch == "best":
+        table = source.epochs
+        states = zip(table["model"], table["epoch"], strict=True)
+        accuracy = dict(zip(states, table["val_accuracy"].fillna(-1), strict=True))
     usable: list[Origin] = []
     for row in chosen:
-        epoch = _epoch(row, start, source)
+        epoch = _epoch(row, start, source, accuracy)
         if epoch > row["last_epoch"] or not np.isfinite(source.weights([row["number"]], [epoch])).all():
             continue
         usable.append(
@@ -206,16 +211,19 @@ def _fields(source: Zoo) -> dict[str, Kind]:
     return {str(name): "number" if pd.api.types.is_numeric_dtype(columns[name]) else "text" for name in columns}
 
 
-def _epoch(row: dict[str, Any], start: Start, source: Zoo) -> int:
-    """The epoch that a model is taken from.
+def _epoch(row: dict[str, Any], start: Start, source: Zoo, accuracy: Mapping[tuple[int, int], float]) -> int:
+    """The epoch that a model is taken from, by its `accuracy` if the best is asked for.
 
     Raises:
         NotFoundError: the zoo does not hold it.
     """
     kept = source.checkpoint_epochs
+    reached = [epoch for epoch in kept if epoch <= row["last_epoch"]]
     if start.epoch == "last":
-        return max((epoch for epoch in kept if epoch <= row["last_epoch"]), default=kept[0])
-    epoch = int(row["best_epoch"] if start.epoch == "best" else start.epoch)
+        return max(reached, default=kept[0])
+    if start.epoch == "best":
+        return max(reached, key=lambda epoch: accuracy[row["number"], epoch], default=kept[0])
+    epoch = int(start.epoch)
     if epoch not in kept:
         raise NotFoundError(f"zoo {source.name} does not hold epoch {epoch}; it holds {ranges(kept)}")
     return epoch

@@ -547,8 +547,8 @@ def _start_epoch(value: object) -> object:
 class Start(_Section):
     """Where members start from: models of a packed zoo below `zoos/`, behind an epoch.
 
-    `last` is a model's last epoch, `best` the one of its highest validation accuracy. `where` is a condition on the
-    columns of the zoo's table of models.
+    `last` is the last that the zoo holds of a model, `best` the one of the highest validation accuracy. `where` is a
+    condition on the columns of the zoo's table of models.
     """
 
     zoo: Name = Field(description="`zoo`, the name of a packed zoo below zoos/")
@@ -621,6 +621,7 @@ class SparsifySpec(_Section):
     epochs: Annotated[int, _Number, Field(ge=1, le=MAX_EPOCHS)] = 25
     engine: EngineChoice = "auto"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
+    compile: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _an_epoch_a_step(self) -> Self:
@@ -643,6 +644,7 @@ class FinetuneSpec(_Section):
     training: Training = Training()
     engine: EngineChoice = "auto"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
+    compile: Annotated[bool, Field(strict=True)] = False
     seed: Seed = 0
 
 

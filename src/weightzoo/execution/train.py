@@ -56,6 +56,7 @@ class Settings(TypedDict, total=False):
 
     engine: str | Engine
     device: str
+    compile: bool
     threads: int | None
     on_progress: Callable[[Progress], None] | None
     snapshot_seconds: float

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Unpack
 
 from weightzoo.architectures import Architecture
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
-from weightzoo.datasets import prepare as prepare_images
 from weightzoo.errors import FormatError, SpecError
 from weightzoo.execution.train import Settings, train_descendants
 from weightzoo.lineage import parent_runs, start_weights
 from weightzoo.members import Member
 from weightzoo.mistakes import nearest
 from weightzoo.registry import Registry
+from weightzoo.rehearsal import SUFFIX, sections
 from weightzoo.spec import Params
+from weightzoo.stages.prepare import prepare_images
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
-from weightzoo.zoo import DatasetInfo, Zoo
+from weightzoo.zoo import Zoo
 
 
-def prepared(
-    zoo: str, dataset: str, params: Params, workspace: Workspace, trained_on: DatasetInfo | None = None
-) -> ImageData:
-    """The images of a section below `datasets`, written to `data/<zoo>/`.
+def same_images(zoo: str, source: Zoo, params: Params, workspace: Workspace) -> ImageData:
+    """The images that the models of `source` were trained on, written to `data/<zoo>/` from their section.
 
     Raises:
-        SpecError: there is no such section.
-        FormatError: they are not the images that were `trained_on`, if these are given.
+        SpecError: `params.yaml` does not describe them.
+        FormatError: what it describes are others.
     """
-    if dataset not in params.datasets:
-        raise SpecError(f"no data set {dataset!r} below `datasets` in params.yaml; {nearest(dataset, params.datasets)}")
-    data = prepare_images(dataset, params.datasets[dataset])
-    if trained_on is not None and data.content_hash != trained_on.hash:
+    name = source.dataset_info.name
+    if name in params.datasets:
+        section = params.datasets[name]
+    elif source.name.endswith(SUFFIX):
+        _, section = sections(source.name, params)
+    else:
+        raise SpecError(f"no data set {name!r} below `datasets` in params.yaml; {nearest(name, params.datasets)}")
+    data = prepare_images(zoo, name, section, workspace)
+    if data.content_hash != source.dataset_info.hash:
+        shutil.rmtree(workspace.data(zoo))
         raise FormatError(
-            f"data set {dataset} has hash {data.content_hash}, the models were trained on {trained_on.hash}; "
+            f"data set {name} has hash {data.content_hash}, the models were trained on {source.dataset_info.hash}; "
             "describe it in params.yaml as it was then"
         )
-    data.save(workspace.data(zoo))
     return data
 
 

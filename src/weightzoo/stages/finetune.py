@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from weightzoo.lineage import architecture_on, finetuned_members
 from weightzoo.spec import load_params
-from weightzoo.stages.descend import build_zoo, prepared
+from weightzoo.stages.descend import build_zoo
+from weightzoo.stages.prepare import prepare_images
 from weightzoo.workspace import Workspace
 from weightzoo.zoo import Zoo
 
@@ -23,7 +24,7 @@ def finetune(
     params = load_params(workspace.params)
     spec = params.finetuned(zoo)
     source = Zoo.open(workspace.zoo(spec.start.zoo))
-    data = prepared(zoo, spec.dataset, params, workspace)
+    data = prepare_images(zoo, spec.dataset, params.datasets[spec.dataset], workspace)
     members = finetuned_members(spec, source, data)
     built = architecture_on(source, data)
     build_zoo(
@@ -34,6 +35,7 @@ def finetune(
         built,
         data,
         workspace,
+        compile=spec.compile,
         engine=engine or spec.engine,
         device=device or spec.device,
         threads=threads,

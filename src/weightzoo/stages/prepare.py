@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from weightzoo.console import progress, say
-from weightzoo.datasets import prepare_into
+from weightzoo.datasets import ImageData, prepare_into
 from weightzoo.rehearsal import sections
-from weightzoo.spec import load_params
+from weightzoo.spec import DatasetSpec, load_params
 from weightzoo.workspace import Workspace
 
 GIVEN = "WEIGHTZOO_DATA"  # names the folder of published files that the user has
@@ -27,11 +27,18 @@ def prepare(zoo: str, workspace: Workspace, *, given: Path | None = None) -> Non
         FormatError: a file is not the published one.
     """
     spec, dataset = sections(zoo, load_params(workspace.params))
+    prepare_images(zoo, spec.dataset, dataset, workspace, given=given)
+
+
+def prepare_images(
+    zoo: str, name: str, dataset: DatasetSpec, workspace: Workspace, *, given: Path | None = None
+) -> ImageData:
+    """Write the data set `name` to `data/<zoo>/`; see `prepare`."""
     given = given or (Path(os.environ[GIVEN]) if os.environ.get(GIVEN) else None)
     with progress(f"prepare {zoo}", unit="kB") as report:
         data = prepare_into(
             workspace.data(zoo),
-            spec.dataset,
+            name,
             dataset,
             shared=workspace.shared_data,
             downloads=workspace.downloads,
@@ -39,4 +46,5 @@ def prepare(zoo: str, workspace: Workspace, *, given: Path | None = None) -> Non
             on_progress=report,
         )
     counts = ", ".join(f"{len(labels):,} {split}" for split, labels in data.labels.items())
-    say(f"prepare   {zoo}: {spec.dataset}, {counts} images of {'x'.join(map(str, data.image_shape))}")
+    say(f"prepare   {zoo}: {name}, {counts} images of {'x'.join(map(str, data.image_shape))}")
+    return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weightzoo.lineage import architecture_on, sparse_members
 from weightzoo.spec import load_params
-from weightzoo.stages.descend import build_zoo, prepared
+from weightzoo.stages.descend import build_zoo, same_images
 from weightzoo.workspace import Workspace
 from weightzoo.zoo import Zoo
 
@@ -25,7 +25,7 @@ def sparsify(
     params = load_params(workspace.params)
     twins, spec = params.sparsified(zoo)
     source = Zoo.open(workspace.zoo(spec.start.zoo))
-    data = prepared(twins, source.dataset_info.name, params, workspace, trained_on=source.dataset_info)
+    data = same_images(twins, source, params, workspace)
     members = sparse_members(spec, source)
     build_zoo(
         "sparsify",
@@ -35,6 +35,7 @@ def sparsify(
         architecture_on(source, data),
         data,
         workspace,
+        compile=spec.compile,
         engine=engine or spec.engine,
         device=device or spec.device,
         threads=threads,

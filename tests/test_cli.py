@@ -45,6 +45,11 @@ FAILURES = [
     (["query", "test_acuracy > 0.9"], "test_accuracy"),
     (["query", "test_accuracy >"], "query"),
     (["checkpoint", "0000", "--epoch", "1"], "0000"),
+    (["import", "nowhere", "--to", "zoo"], "nowhere: no such folder"),
+    (["import", "pipelines", "--to", "zoo"], "no zoo of a layout that is known"),
+    (["export", "digits-hyp", "--layout", "ray-tune", "--to", "out"], "no packed zoo 'digits-hyp'"),
+    (["export", "digits-hyp", "--layout", "tar", "--to", "out"], "no layout 'tar'; there are ray-tune, huggingface"),
+    (["export", "digits-hyp", "--layout", "huggingface", "--to", "out"], "give one, such as --license cc-by-4.0"),
 ]
 
 

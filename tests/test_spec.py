@@ -156,7 +156,7 @@ def refusal(content: Any) -> str:
         ("compile", "yes", "compile: got 'yes', expected true or false"),
         # the rest of a zoo
         ("dataset", "digit", "dataset: no data set 'digit' below `datasets`; did you mean 'digits'?"),
-        ("architecture", "cnn_s", "architecture: got 'cnn_s', expected 'cnn-s', 'cnn-m' or 'resnet-18'; did you mean 'cnn-s'?"),
+        ("architecture", "cnn_s", "architecture: got 'cnn_s', expected 'cnn-s', 'cnn-m', 'resnet-18' or 'cnn-gap'; did you mean 'cnn-s'?"),
         ("engine", "lane", "engine: got 'lane', expected 'auto', 'reference', 'torch' or 'lanes'; did you mean 'lanes'?"),
         ("device", "gpu", "device: got 'gpu', expected cpu, cuda, cuda:0, cuda:1, ... or mps"),
         ("seed", -1, "seed: got -1, expected a number of at least 0"),

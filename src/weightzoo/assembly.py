@@ -23,7 +23,7 @@ from weightzoo.layout import Layout
 from weightzoo.members import TRAINING
 from weightzoo.records import RunRecord
 from weightzoo.zoo import DatasetInfo, ModelRecord, Sparse, Zoo, ZooHeader, write_zoo
-from weightzoo.zoo.format import GIVEN
+from weightzoo.zoo.format import GIVEN, MAY_MISS
 from weightzoo.zoo.write import refuse_foreign
 
 if TYPE_CHECKING:
@@ -104,12 +104,15 @@ def _counted(values: Iterable[str | None]) -> str:
 
 
 def _kept_epochs(runs: tuple[RunRecord, ...], epochs: Iterable[int] | None) -> tuple[int, ...]:
-    """The epochs that go into the zoo: those asked for, or all that every run has that got so far."""
+    """The epochs that go into the zoo: those asked for, or all that every run has that got so far.
+
+    An imported run may lack some: it holds up no other run.
+    """
     kept = [(run, frozenset(_definition(run)["protocol"]["checkpoint_epochs"])) for run in runs]
     every = sorted(frozenset().union(*(own for _, own in kept)))
 
     def lacks(run: RunRecord, own: frozenset[int], epoch: int) -> bool:
-        return epoch not in own and epoch <= (run.last_epoch or 0)
+        return epoch not in own and epoch <= (run.last_epoch or 0) and run.source is None
 
     if epochs is None:
         shared = [epoch for epoch in every if not any(lacks(run, own, epoch) for run, own in kept)]
@@ -133,8 +136,11 @@ def _architecture(run: RunRecord, metrics: RecordedMetrics, folder: Path, data: 
         return architecture(name, data.image_shape, data.classes)
     if name not in ARCHITECTURES:
         raise NotFoundError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
-    state = read_state(folder, int(metrics.checkpoint_epochs[0]))
     classes = metrics.test_class_accuracy.shape[1]
+    imported = _definition(run).get("input_shape")
+    if imported is not None:
+        return architecture(name, tuple(imported), classes)
+    state = read_state(folder, int(metrics.checkpoint_epochs[0]))
     some, other = (ARCHITECTURES[name]((1, side, side), classes) for side in (32, 64))
     if some.input_shape != other.input_shape:
         raise MissingError(
@@ -150,7 +156,7 @@ def _architecture(run: RunRecord, metrics: RecordedMetrics, folder: Path, data: 
 def _dataset(run: RunRecord, built: Architecture, data: ImageData | None) -> DatasetInfo:
     if data is not None:
         return DatasetInfo.of(data)
-    return DatasetInfo(str(run.dataset), str(run.dataset_hash), tuple(map(str, range(built.classes))))
+    return DatasetInfo(str(run.dataset), run.dataset_hash, tuple(map(str, range(built.classes))))
 
 
 def _spec(runs: tuple[RunRecord, ...]) -> dict[str, Any]:
@@ -178,16 +184,26 @@ def _sparse(run: RunRecord, built: Architecture) -> Sparse | None:
 def _model(run: RunRecord, folder: Path, header: ZooHeader) -> ModelRecord:
     with _naming(run):
         metrics = read_metrics(folder)
-        epochs = [epoch for epoch in header.checkpoint_epochs if epoch <= metrics.last_epoch]
+        there = set(metrics.checkpoint_epochs.tolist()) if run.source is not None else range(metrics.last_epoch + 1)
+        reached = [epoch for epoch in header.checkpoint_epochs if epoch <= metrics.last_epoch]
+        epochs = [epoch for epoch in reached if epoch in there]
         _require_whole(run, metrics)
         positions = np.searchsorted(metrics.checkpoint_epochs, epochs)
         row = {column.name: getattr(run, column.name) for column in GIVEN}
-        empty = sorted(name for name, value in row.items() if value is None and name != "diverged_epoch")
+        may_miss = {"diverged_epoch", *(MAY_MISS if run.source is not None else ())}
+        empty = sorted(name for name, value in row.items() if value is None and name not in may_miss)
         if empty:
             raise FormatError(f"the tracking store has no {', '.join(empty)} of it")
         sparse = () if header.sparse is None else header.sparse.tensors
     return ModelRecord(
-        row={**row, "parent": run.parent, "parent_epoch": run.parent_epoch},
+        row={
+            **row,
+            "parent": run.parent,
+            "parent_epoch": run.parent_epoch,
+            "source": run.source,
+            "source_config": run.source_config,
+            "missing_epochs": [epoch for epoch in reached if epoch not in there] or None,
+        },
         weights=_states(run, folder, header.architecture.layout, epochs),
         metrics=metrics.values,
         val_class_accuracy=metrics.val_class_accuracy,

@@ -7,6 +7,7 @@ command line is wrong, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -170,6 +171,41 @@ def assemble(
         console.say(f"assemble  {to}: {len(packed.models):,} models")
     else:
         _refuse("give either ZOO, or --where and --to together")
+
+
+@app.command("import", epilog=_example("weightzoo import downloads/tune_zoo_mnist_uniform", "--to mnist-published"))
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A downloaded zoo.")],
+    to: Annotated[str, typer.Option(metavar="ZOO", help="The zoo to make: its name.")],
+    layout: Annotated[str | None, typer.Option(help="ray-tune or unterthiner. [default: recognised]")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Its image data set. [default: by the names in it]")] = None,
+    runs: Annotated[bool, typer.Option(help="Record MLflow runs, or only pack zoos/ZOO.")] = True,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one a core]")] = None,
+) -> None:
+    """Take over a published zoo: its models become runs and a packed zoo like any other."""
+    from weightzoo.stages.importing import import_zoo
+
+    processes = workers or len(os.sched_getaffinity(0))
+    remarks = import_zoo(folder, to, WORKSPACE, layout=layout, dataset=dataset, workers=processes, runs=runs)
+    for remark in remarks:
+        console.stdout.print(str(remark), markup=False)
+    if any(remark.kind != "note" for remark in remarks):
+        raise typer.Exit(console.EXIT_FAILED)
+
+
+@app.command(epilog=_example("weightzoo export digits-hyp --layout ray-tune --to exports/tune_zoo_digits_hyp"))
+def export(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO|FOLDER", help="A packed zoo.")],
+    layout: Annotated[str, typer.Option(help="ray-tune or huggingface.")],
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write, which must not be there yet.")],
+    license: Annotated[
+        str | None, typer.Option(metavar="ID", help="With huggingface: the licence, as cc-by-4.0.")
+    ] = None,
+) -> None:
+    """Write a packed zoo in a layout that others read."""
+    from weightzoo.stages.exporting import export_zoo
+
+    export_zoo(zoo, to, WORKSPACE, layout=layout, license=license)
 
 
 @app.command(epilog=_example("weightzoo query", "\"test_accuracy > 0.9 and activation == 'tanh'\""))

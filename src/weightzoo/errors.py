@@ -23,6 +23,10 @@ class FormatError(WeightzooError, ValueError):
     """A file exists, but is truncated, corrupt or of another format or version."""
 
 
+class UnsafeError(FormatError):
+    """A file from elsewhere would do or take more than data should: run code, leave its folder, fill the memory."""
+
+
 class MissingError(WeightzooError, FileNotFoundError):
     """A file, folder or stage output that should be there is not."""
 

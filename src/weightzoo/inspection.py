@@ -88,15 +88,14 @@ def _describe_zoo(folder: Path) -> dict[str, Any]:
 
     zoo = Zoo.open(folder)
     models = zoo.models
-    factors = {name: sorted(models[name].unique().tolist()) for name in FACTORS}
-    reached = models["last_epoch"].to_numpy()
+    factors = {name: sorted(models[name].dropna().unique().tolist()) for name in FACTORS}
     rehearsal = (zoo.header.spec or {}).get("rehearsal")
     return {
         "zoo": zoo.name,
         **({"rehearsal of": rehearsal["of"]} if rehearsal else {}),
         "folder": str(folder),
         "models": len(models),
-        "states": int(sum((reached >= epoch).sum() for epoch in zoo.checkpoint_epochs)),
+        "states": int(zoo.present.sum()),
         "status": dict(Counter(models["status"].tolist()).most_common()),
         "split": dict(Counter(models["split"].tolist()).most_common()),
         "architecture": zoo.architecture.name,

@@ -46,6 +46,7 @@ def finetuned_members(spec: FinetuneSpec, source: Zoo, data: ImageData) -> tuple
     Raises:
         NotFoundError: no model is chosen, or the zoo does not hold the epoch.
         QueryError: the condition can't be read.
+        FormatError: the zoo lacks a hyperparameter that `spec` does not give.
         SpecError: two members would be the same.
     """
     given = {name: values for name, values in spec.factors if values is not None}
@@ -54,7 +55,9 @@ def finetuned_members(spec: FinetuneSpec, source: Zoo, data: ImageData) -> tuple
             dataset=spec.dataset,
             dataset_hash=data.content_hash,
             architecture=source.architecture.name,
-            hyperparameters=dataclasses.replace(origin.hyperparameters, **dict(zip(given, values, strict=True))),
+            hyperparameters=_complete(
+                dataclasses.replace(origin.hyperparameters, **dict(zip(given, values, strict=True))), source
+            ),
             seeds=own,
             protocol=protocol_of(spec.training),
             config_kind="finetune",
@@ -76,6 +79,8 @@ def sparse_members(spec: SparsifySpec, source: Zoo) -> tuple[Member, ...]:
         QueryError: the condition can't be read.
         FormatError: the zoo does not say how its models were trained, or its models are of several protocols.
     """
+    if source.dataset_info.hash is None:
+        raise FormatError(f"zoo {source.name} was imported and does not say on which images its models were trained")
     recorded = (source.header.spec or {}).get("protocol")
     if recorded is None:
         raise FormatError(f"zoo {source.name} does not have one training protocol; assemble its models by protocol")
@@ -90,7 +95,7 @@ def sparse_members(spec: SparsifySpec, source: Zoo) -> tuple[Member, ...]:
             dataset=source.dataset_info.name,
             dataset_hash=source.dataset_info.hash,
             architecture=source.architecture.name,
-            hyperparameters=origin.hyperparameters,
+            hyperparameters=_complete(origin.hyperparameters, source),
             seeds=origin.seeds,
             protocol=dataclasses.replace(protocol, epochs=spec.epochs, checkpoint_epochs=epochs),
             config_kind="sparsify",
@@ -124,7 +129,7 @@ def origins(source: Zoo, start: Start) -> list[Origin]:
             Origin(
                 Parent(row["member"], epoch, row["group"]),
                 Hyperparameters(**{name: row[name] for name in FACTORS}),
-                Seeds(row["seed_init"], row["seed_order"], row["seed_dropout"]),
+                _own_seeds(row),
             )
         )
     if not usable:
@@ -218,15 +223,38 @@ def _epoch(row: dict[str, Any], start: Start, source: Zoo, accuracy: Mapping[tup
         NotFoundError: the zoo does not hold it.
     """
     kept = source.checkpoint_epochs
-    reached = [epoch for epoch in kept if epoch <= row["last_epoch"]]
+    reached = [epoch for epoch, there in zip(kept, source.present[row["number"]], strict=True) if there]
     if start.epoch == "last":
         return max(reached, default=kept[0])
     if start.epoch == "best":
+        if row["best_epoch"] is None:
+            raise NotFoundError(f"zoo {source.name} was imported without validation accuracies; name an epoch, or last")
         return max(reached, key=lambda epoch: accuracy[row["number"], epoch], default=kept[0])
     epoch = int(start.epoch)
     if epoch not in kept:
         raise NotFoundError(f"zoo {source.name} does not hold epoch {epoch}; it holds {ranges(kept)}")
     return epoch
+
+
+def _own_seeds(row: dict[str, Any]) -> Seeds:
+    """The seeds of a model. Those that an imported record lacks are the one that it has, or drawn by its member id."""
+    known = [row[f"seed_{name}"] for name in ("init", "order", "dropout")]
+    first = next((seed for seed in known if seed is not None), None)
+    if first is None:
+        first = seeds.spawn(0, f"seeds of {row['member']}", 1)[0]
+    return Seeds(*(first if seed is None else seed for seed in known))
+
+
+def _complete(chosen: Hyperparameters, source: Zoo) -> Hyperparameters:
+    """The hyperparameters, after a check that none is unknown.
+
+    Raises:
+        FormatError: one is.
+    """
+    unknown = [name for name in FACTORS if getattr(chosen, name) is None]
+    if unknown:
+        raise FormatError(f"zoo {source.name} was imported without {', '.join(unknown)}; give them under factors")
+    return chosen
 
 
 def _seeds(spec: FinetuneSpec, origin: Origin) -> tuple[Seeds, ...]:

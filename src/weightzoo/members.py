@@ -20,6 +20,8 @@ ConfigKind = Literal["seed", "grid", "search", "finetune", "sparsify"]
 ID_LENGTH = 16
 TRAINING = "training"  # the status of a run whose training has not ended; afterwards it is one of STATUSES
 STATUSES = ("finished", "diverged", "pruned")
+PARTIAL = "partial"  # of an imported model: its record ends before its training should have
+ENDED = (*STATUSES, PARTIAL)
 FACTORS = ("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout")
 
 
@@ -166,7 +168,7 @@ class Member:
     @cached_property
     def id(self) -> str:
         """A hash of the definition: the same model has the same id everywhere."""
-        return _hash(self.definition())
+        return record_hash(self.definition())
 
     @cached_property
     def group(self) -> str:
@@ -176,16 +178,13 @@ class Member:
         """
         if self.parent is not None:
             return self.parent.group
-        grouped: dict[str, Any] = {"hyperparameters": dataclasses.asdict(self.hyperparameters)}
-        if self.config_kind == "seed":
-            grouped["seeds"] = dataclasses.asdict(self.seeds)
-        return _hash(grouped)
+        seeds = dataclasses.asdict(self.seeds) if self.config_kind == "seed" else None
+        return configuration_group(dataclasses.asdict(self.hyperparameters), seeds)
 
     @property
     def split(self) -> Split:
         """70/15/15 by the hash of the configuration group, so that no order or file system has a say in it."""
-        position = int(self.group[:8], 16) / 16**8
-        return "train" if position < 0.70 else "val" if position < 0.85 else "test"
+        return split_of(self.group)
 
 
 @dataclass(frozen=True)
@@ -254,6 +253,18 @@ def cohorts(members: Iterable[Member]) -> tuple[Cohort, ...]:
     return tuple(Cohort(tuple(group)) for group in ordered)
 
 
-def _hash(record: dict[str, Any]) -> str:
+def configuration_group(hyperparameters: Mapping[str, Any], seeds: Mapping[str, Any] | None = None) -> str:
+    """The name of the group of models that share these hyperparameters, and these seeds where those matter."""
+    return record_hash({"hyperparameters": hyperparameters} | ({} if seeds is None else {"seeds": seeds}))
+
+
+def split_of(group: str) -> Split:
+    """The split that a configuration group falls into."""
+    position = int(group[:8], 16) / 16**8
+    return "train" if position < 0.70 else "val" if position < 0.85 else "test"
+
+
+def record_hash(record: Mapping[str, Any]) -> str:
+    """A hash of plain JSON values, `ID_LENGTH` hexadecimal digits."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=ID_LENGTH // 2).hexdigest()

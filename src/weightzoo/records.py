@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from weightzoo.connection import TAG
-from weightzoo.members import STATUSES, TRAINING
+from weightzoo.members import ENDED, TRAINING
 from weightzoo.query import Kind
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class RunRecord:
     parent: str | None
     parent_epoch: int | None
     sparsification: str | None
+    source: str | None  # of an imported model: the name that it has where it was published
     init: str | None
     activation: str | None
     optimizer: str | None
@@ -71,12 +72,13 @@ class RunRecord:
     seconds: float | None  # compute time
     started: datetime | None
     ended: datetime | None
+    source_config: str | None  # of an imported model: JSON of all that was said of it where it was published
     definition: str | None  # JSON of `Member.definition()`
     artifact_uri: str | None
 
 
 TYPES = {field.name: str(field.type).removesuffix(" | None") for field in fields(RunRecord)}
-_NOT_QUERIED = ("started", "ended", "definition", "artifact_uri")
+_NOT_QUERIED = ("started", "ended", "source_config", "definition", "artifact_uri")
 _KINDS: dict[str, Kind] = {"str": "text", "int": "number", "float": "number"}
 FIELDS: Mapping[str, Kind] = {name: _KINDS[kind] for name, kind in TYPES.items() if name not in _NOT_QUERIED}
 
@@ -85,7 +87,7 @@ def record(run: MlflowRun) -> RunRecord:
     """What the tracking store has of a run that weightzoo made."""
     tags = {name.removeprefix(TAG): value for name, value in run.data.tags.items() if name.startswith(TAG)}
     known: dict[str, Any] = {**run.data.metrics, **run.data.params, **tags}
-    if run.info.status != "FINISHED" or tags.get("status") not in STATUSES:
+    if run.info.status != "FINISHED" or tags.get("status") not in ENDED:
         known["status"] = TRAINING
     known |= {
         "run_id": run.info.run_id,

@@ -131,7 +131,7 @@ class Selection:
         import pandas as pd
 
         types = {"str": "str", "int": "Int64", "float": "float64", "datetime": "datetime64[ms, UTC]"}
-        shown = [name for name in TYPES if name not in ("definition", "artifact_uri")]
+        shown = [name for name in TYPES if name not in ("source_config", "definition", "artifact_uri")]
         columns = {name: [getattr(run, name) for run in self.runs] for name in shown}
         return pd.DataFrame({name: pd.Series(values, dtype=types[TYPES[name]]) for name, values in columns.items()})
 

@@ -32,7 +32,7 @@ from weightzoo.mistakes import TAG, Location, explain, nearest, refusal, short
 Initialisation = Literal["uniform", "normal", "kaiming_uniform", "kaiming_normal"]
 ActivationKind = Literal["tanh", "sigmoid", "relu", "gelu", "leaky_relu", "silu"]
 OptimizerKind = Literal["adam", "adamw", "sgd"]
-ArchitectureName = Literal["cnn-s", "cnn-m", "resnet-18"]
+ArchitectureName = Literal["cnn-s", "cnn-m", "resnet-18", "cnn-gap"]
 Precision = Literal["float32", "bfloat16"]
 EngineChoice = Literal["auto", "reference", "torch", "lanes"]
 SeedSource = Literal["init", "order", "dropout"]

@@ -15,7 +15,7 @@ from weightzoo import seeds
 from weightzoo.checkpoints import SPARSE_METRICS
 from weightzoo.datasets.images import ImageData, SplitName
 from weightzoo.errors import FormatError, LayoutError, MissingError
-from weightzoo.members import STATUSES
+from weightzoo.members import ENDED
 from weightzoo.zoo import METRICS, Sparse, Zoo
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.write import stored_file
@@ -98,6 +98,11 @@ def verify_zoo(
     findings += _made("splits", lambda: _splits(zoo), "no configuration group is in two splits")
     if data is None:
         return [*findings, Finding("note", "accuracy", "not measured again, since the data set is not at hand")]
+    if zoo.dataset_info.hash is None:
+        return [
+            *findings,
+            Finding("note", "accuracy", "not measured again, since the source does not say on what data"),
+        ]
     if data.content_hash != zoo.dataset_info.hash:
         message = f"the data set at hand has hash {data.content_hash}, the zoo was trained on {zoo.dataset_info.hash}"
         return [*findings, Finding("error", "accuracy", message)]
@@ -137,8 +142,8 @@ def _tables(zoo: Zoo) -> Iterator[str]:
         yield f"the epochs of a model in {fmt.EPOCHS} do not count from 0"
         return
     status = models["status"].to_numpy()
-    counts = {name: int((status == name).sum()) for name in STATUSES}
-    if any(counts[name] != zoo.counts.get(name) for name in counts) or sum(counts.values()) != len(models):
+    counts = {name: int((status == name).sum()) for name in ENDED}
+    if any(counts[name] != zoo.counts.get(name, 0) for name in counts) or sum(counts.values()) != len(models):
         yield f"{fmt.MODELS} has {counts} among {len(models)} models, {fmt.HEADER} has {zoo.counts}"
     yield from _differing(
         "diverged_epoch is there if and only if the status is diverged",
@@ -148,12 +153,13 @@ def _tables(zoo: Zoo) -> Iterator[str]:
         final = epochs[name].to_numpy()[starts + last]
         same = (models[name].to_numpy() == final) | (np.isnan(models[name].to_numpy()) & np.isnan(final))
         yield from _differing(f"final {name} is that of the last epoch", ~same)
-    best_epoch = models["best_epoch"].to_numpy()
+    validated = models["best_epoch"].notna().to_numpy()
+    best_epoch = models["best_epoch"].fillna(0).to_numpy(np.int64)
     if np.any((best_epoch > last) | (best_epoch < 0)):
         yield "best_epoch is behind the last epoch of some models"
         return
     for name in ("val_accuracy", "test_accuracy"):
-        best = epochs[name].to_numpy()[starts + best_epoch]
+        best = np.where(validated, epochs[name].to_numpy()[starts + best_epoch], np.nan)
         recorded = models[f"best_{name}"].to_numpy()
         same = (recorded == best) | (np.isnan(recorded) & np.isnan(best))
         yield from _differing(f"best_{name} is that of best_epoch", ~same)
@@ -165,8 +171,7 @@ def _differing(rule: str, broken: np.ndarray) -> Iterator[str]:
 
 
 def _weights(zoo: Zoo) -> Iterator[str]:
-    kept = np.asarray(zoo.checkpoint_epochs)
-    last = zoo.models["last_epoch"].to_numpy()[:, None]
+    kept, present = np.asarray(zoo.checkpoint_epochs), zoo.present
     diverged = zoo.models["diverged_epoch"].fillna(np.iinfo(np.int32).max).to_numpy(np.int64)[:, None]
     finite, absent = np.empty((len(zoo), len(kept)), bool), np.empty((len(zoo), len(kept)), bool)
     states = max(1, _BYTES_AT_ONCE // (4 * zoo.layout.size))
@@ -176,8 +181,8 @@ def _weights(zoo: Zoo) -> Iterator[str]:
         weights_MEP = zoo.weights(block, kept[some], raw=True)
         finite[block, some] = np.isfinite(weights_MEP).all(-1)
         absent[block, some] = np.isnan(weights_MEP).all(-1)
-    unsound = np.asarray(~finite & (kept <= last) & (kept < diverged)).any(-1)
-    surplus = np.asarray(~absent & (kept > last)).any(-1)
+    unsound = np.asarray(~finite & present & (kept < diverged)).any(-1)
+    surplus = np.asarray(~absent & ~present).any(-1)
     yield from _differing("weights are finite up to divergence", np.atleast_1d(unsound))
     yield from _differing("weights behind the last epoch are absent", np.atleast_1d(surplus))
     if zoo.header.sparse is not None:
@@ -241,8 +246,7 @@ def _splits(zoo: Zoo) -> Iterator[str]:
 def _accuracy(zoo: Zoo, data: ImageData, chosen: list[int]) -> Iterator[str]:
     """Of each model its last finite state and one other, by turns along training."""
     for turn, number in enumerate(chosen):
-        row = zoo.models.iloc[number]
-        kept = [epoch for epoch in zoo.checkpoint_epochs if epoch <= row["last_epoch"]]
+        kept = [epoch for epoch, there in zip(zoo.checkpoint_epochs, zoo.present[number], strict=True) if there]
         finite = [epoch for epoch in kept if np.isfinite(zoo.weights([number], [epoch])).all()]
         for epoch in sorted({finite[turn % len(finite)], finite[-1]}) if finite else ():
             for message in _measured_again(zoo, data, number, epoch):

@@ -44,6 +44,10 @@ class Workspace:
         """The packed zoo."""
         return self.root / "zoos" / zoo
 
+    def import_report(self, zoo: str) -> Path:
+        """What an import had to say of each model of the source."""
+        return self.root / "zoos" / f"{zoo}.import.json"
+
     def report(self, zoo: str) -> Path:
         """The report of a zoo."""
         return self.root / "reports" / zoo

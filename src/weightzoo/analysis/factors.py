@@ -12,19 +12,27 @@ from weightzoo.members import FACTORS, STATUSES
 
 MOST_LEVELS = 8  # a numeric factor with more distinct values than this was drawn from a range, and is binned
 BINS = 4
+UNKNOWN = "unknown"
 
 
 def varied_factors(models: pd.DataFrame) -> tuple[str, ...]:
     """The generating factors that take more than one value among the models."""
-    return tuple(factor for factor in FACTORS if len(set(models[factor].tolist())) > 1)
+    return tuple(factor for factor in FACTORS if len(pd.unique(np.asarray(models[factor], object))) > 1)
 
 
 def levels(models: pd.DataFrame, factor: str) -> pd.Categorical:
     """The factor's value of each model as an ordered category; numbers ascending, names in order of appearance.
 
-    A numeric factor with more than `MOST_LEVELS` values (a search over a range) is cut at its quartiles.
+    A numeric factor with more than `MOST_LEVELS` values (a search over a range) is cut at its quartiles. A value that
+    is not known, of an imported model, is a level of its own, the last.
     """
     column = models[factor]
+    unknown = np.asarray(column.isna())
+    if unknown.any():
+        known = levels(models.iloc[np.flatnonzero(~unknown)], factor)
+        codes = np.full(len(models), len(known.categories))
+        codes[~unknown] = known.codes
+        return pd.Categorical.from_codes(codes, [*known.categories, UNKNOWN], ordered=True)
     if not pd.api.types.is_numeric_dtype(column):
         names = [str(name) for name in column.unique()]
         return pd.Categorical([str(name) for name in column], categories=names, ordered=True)

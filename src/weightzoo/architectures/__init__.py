@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from weightzoo.architectures.cnn import cnn_m, cnn_s
+from weightzoo.architectures.gap import cnn_gap
 from weightzoo.architectures.graph import Architecture
 from weightzoo.architectures.resnet import resnet_18
 from weightzoo.errors import NotFoundError, SpecError
@@ -14,6 +15,7 @@ ARCHITECTURES: dict[str, Callable[[tuple[int, int, int], int], Architecture]] = 
     "cnn-s": lambda image_shape, classes: cnn_s(image_shape[0], classes),
     "cnn-m": lambda image_shape, classes: cnn_m(image_shape[0], classes),
     "resnet-18": resnet_18,
+    "cnn-gap": cnn_gap,
 }
 
 

@@ -31,6 +31,8 @@ def recorded_member(store: RunStore, run: str) -> Member:
         group = tags[f"{TAG}group"]
     except (KeyError, ValueError):
         raise FormatError(f"run {run} has no definition of a member; it was not made by weightzoo") from None
+    if "imported" in definition:
+        raise FormatError(f"run {run} was imported: its source does not say all that training it again would need")
     member = Member.from_definition(definition, kind, group)
     if member.id != tags.get(f"{TAG}member"):
         raise FormatError(f"run {run}: its definition is not that of member {tags.get(f'{TAG}member')}")

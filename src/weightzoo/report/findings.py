@@ -45,8 +45,7 @@ class Findings:
     @cached_property
     def states(self) -> int:
         """Model states: pairs of a model and a kept epoch that it reached."""
-        kept = np.asarray(self.zoo.checkpoint_epochs)
-        return int((kept[None, :] <= self.models["last_epoch"].to_numpy()[:, None]).sum())
+        return int(self.zoo.present.sum())
 
     @cached_property
     def matrices(self) -> dict[str, pd.DataFrame]:
@@ -111,10 +110,14 @@ class Findings:
 
     @cached_property
     def seeds(self) -> dict[str, np.ndarray]:
-        """Label -> seed of every model: one column if each model's three seeds are equal, as is usual, else three."""
+        """Label -> seed of every model: one column if each model's three seeds are equal, as is usual, else three.
+
+        Of seeds that are known; an imported model may have one, or none.
+        """
         columns = {f"Seed of {name}": np.asarray(self.models[f"seed_{name}"]) for name in ("init", "order", "dropout")}
-        first, *others = columns.values()
-        return {"Seed": first} if all(np.array_equal(first, other) for other in others) else columns
+        known = {label: seeds for label, seeds in columns.items() if not pd.isna(seeds).all()}
+        equal = len({tuple(None if pd.isna(seed) else seed for seed in seeds) for seeds in known.values()}) == 1
+        return {"Seed": next(iter(known.values()))} if equal else known
 
     def model(self, number: int) -> dict[str, Any]:
         """The row of one model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from weightzoo.analysis.factors import number
+from weightzoo.analysis.factors import UNKNOWN, number
 
 LABELS = {
     "train_loss": "Training loss",
@@ -41,4 +41,6 @@ def fixed(value: float) -> str:
 
 def factor_value(value: Any) -> str:
     """A factor's value as people write it."""
+    if value is None or value != value:
+        return UNKNOWN
     return value if isinstance(value, str) else number(float(value))

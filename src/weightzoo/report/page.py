@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
 from weightzoo import analysis
@@ -75,7 +76,7 @@ def _tiles(findings: Findings) -> list[tuple[str, str, str]]:
         ),
         ("Model states", f"{findings.states:,}", f"weights at {kept} epoch{'s' * (kept != 1)}"),
     ]
-    if statuses["finished"]:
+    if findings.final("test_accuracy")["models"]:
         accuracy, gap = findings.final("test_accuracy"), findings.final("generalization_gap")
         spread = f"last epoch; middle half {percent(accuracy['q25'])} to {percent(accuracy['q75'])}"
         tiles.append(("Median test accuracy", percent(accuracy["median"]), spread))
@@ -105,7 +106,7 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
     return [
         *([("Rehearsal", _rehearsal_in_words(rehearsal))] if rehearsal else []),
         *([("Configuration", configuration)] if isinstance(configuration, str) else []),
-        ("Data set", f"{info.name}: {images} (hash {info.hash})"),
+        ("Data set", f"{info.name}: {images}" + (f" (hash {info.hash})" if info.hash else "")),
         ("Architecture", f"{architecture.name}, {architecture.layout.trained:,} parameters: {layers}"),
         ("Training", _training_in_words(findings)),
         ("Kept epochs", _epochs_in_words(zoo.checkpoint_epochs)),
@@ -116,7 +117,8 @@ def _facts(findings: Findings) -> list[tuple[str, str]]:
 
 def _training_in_words(findings: Findings) -> str:
     spec = findings.zoo.header.spec or {}
-    training: Mapping[str, Any] = spec.get("protocol") or spec.get("training") or {}
+    described: Mapping[str, Any] = spec.get("protocol") or spec.get("training") or {}
+    training = {key: value for key, value in described.items() if value is not None}
     words = [f"{training.get('epochs', max(findings.models['last_epoch'].tolist()))} epochs"]
     if "batch_size" in training:
         words.append(f"batch size {training['batch_size']}")
@@ -175,7 +177,7 @@ def _hyperparameters(findings: Findings) -> list[tuple[str, list[tuple[str, int]
         labels = [str(label) for label in of_model.categories]
         table.append((LABELS[factor], list(zip(labels, counts.tolist(), strict=True))))
     for label, seeds in findings.seeds.items():
-        distinct = np.unique(seeds).tolist()
+        distinct = np.unique(seeds[~pd.isna(seeds)]).tolist()
         several = f"{len(distinct):,} different, {distinct[0]} to {distinct[-1]}"
         table.append((label, [(", ".join(map(str, distinct)) if len(distinct) <= 10 else several, 0)]))
     return table
@@ -213,7 +215,8 @@ def _snippet(findings: Findings) -> str:
     ]
     if findings.best is not None:
         best_epoch = findings.model(findings.best)["best_epoch"]
-        kept = [epoch for epoch in zoo.checkpoint_epochs if epoch <= best_epoch] or [zoo.checkpoint_epochs[0]]
+        there = np.asarray(zoo.checkpoint_epochs)[zoo.present[findings.best]].tolist()
+        kept = [epoch for epoch in there if epoch <= best_epoch] or there[:1]
         lines.append((f"zoo.module({findings.best}, epoch={kept[-1]})", "the best model, a torch.nn.Module"))
     width = max(len(code) for code, comment in lines if comment)
     return "\n".join(f"{code:<{width}}  # {comment}" if comment else code for code, comment in lines)

@@ -74,8 +74,8 @@ def _model_columns(findings: Findings, shown: np.ndarray) -> list[Column]:
     columns = [_integers("model", "Model", shown)]
     for factor in findings.factors:
         of_all = analysis.levels(findings.models, factor)
-        if len(set(findings.models[factor].tolist())) > len(of_all.categories):
-            values = [float(f"{value:.4g}") for value in models[factor].tolist()]
+        if len(pd.unique(np.asarray(findings.models[factor]))) > len(of_all.categories):
+            values = [float(f"{value:.4g}") if value == value else None for value in models[factor].tolist()]
             columns.append({"key": factor, "label": LABELS[factor], "kind": "number", "digits": None, "values": values})
         else:
             columns.append(_category(factor, LABELS[factor], of_all[shown]))
@@ -99,7 +99,8 @@ def _category(key: str, label: str, values: pd.Categorical) -> Column:
 
 
 def _integers(key: str, label: str, values: np.ndarray, known: np.ndarray | None = None) -> Column:
-    kept = [int(v) if known is None or known[row] else None for row, v in enumerate(values.tolist())]
+    usable = ~pd.isna(values) if known is None else known & ~pd.isna(values)
+    kept = [int(v) if use else None for v, use in zip(values.tolist(), usable.tolist(), strict=True)]
     return {"key": key, "label": label, "kind": "integer", "values": kept}
 
 

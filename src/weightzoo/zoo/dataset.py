@@ -46,10 +46,10 @@ class WeightDataset(Dataset[Any]):
     ) -> None:
         self.zoo = zoo
         self.transform = transform
-        end = zoo.models["last_epoch"].to_numpy(np.int64) + 1
+        reached = zoo.present[:, [zoo.checkpoint_epochs.index(epoch) for epoch in epochs]]
         if not diverged:
-            end = np.minimum(end, zoo.models["diverged_epoch"].fillna(np.iinfo(np.int32).max).to_numpy(np.int64))
-        reached = np.asarray(epochs)[None, :] < end[:, None]
+            end = zoo.models["diverged_epoch"].fillna(np.iinfo(np.int32).max).to_numpy(np.int64)
+            reached = reached & (np.asarray(epochs)[None, :] < end[:, None])
         self._models, positions = np.nonzero(reached)
         self._epochs = np.asarray(epochs, np.int64)[positions]
         self.classes: dict[str, tuple[str, ...]] = {}

@@ -15,6 +15,9 @@ log-variance-00000.safetensors   "log_variance" float32 [models, kept epochs, P]
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -61,6 +64,18 @@ DERIVED = (
 LINEAGE = (_field("parent", pa.string(), nullable=True), _field("parent_epoch", pa.int32(), nullable=True))
 
 MODELS_SCHEMA = pa.schema([*GIVEN, *DERIVED, *LINEAGE])
+# What is not known of every imported model. Only a zoo that has such models has these columns nullable ...
+MAY_MISS = (
+    *("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout"),
+    *("seed_init", "seed_order", "seed_dropout", "best_epoch"),
+)
+# ... and these columns at all: its name where it came from, all that was said of it there as JSON, and the kept epochs
+# up to its last whose weights it lacks.
+OPTIONAL = (
+    _field("source", pa.string(), nullable=True),
+    _field("source_config", pa.string(), nullable=True),
+    _field("missing_epochs", pa.list_(pa.int32()), nullable=True),
+)
 EPOCHS_SCHEMA = pa.schema(
     [
         _field("model", pa.int32()),
@@ -94,6 +109,20 @@ NULLABLE_INTEGERS = ("diverged_epoch", "parent_epoch")
 
 # The tensors [models, kept epochs, P] beside the weights, and their types.
 SPARSE_TENSORS: dict[str, type[np.generic]] = {"mask": np.uint8, "log_variance": np.float32}
+
+
+def as_far_as_known(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """The columns of models.parquet for these rows: `schema`, as far as nothing is missing."""
+    rows = list(rows)
+    missing = {name for name in MAY_MISS if any(row[name] is None for row in rows)}
+    fields = [field.with_nullable(True) if field.name in missing else field for field in schema]
+    return pa.schema([*fields, *(field for field in OPTIONAL if any(row.get(field.name) is not None for row in rows))])
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """The columns that the table would have if nothing were missing."""
+    required = (field for field in schema if field not in OPTIONAL)
+    return pa.schema([field.with_nullable(False) if field.name in MAY_MISS else field for field in required])
 
 
 def weights_file(shard: int) -> str:

@@ -17,10 +17,10 @@ from weightzoo.zoo.format import FORMAT, HEADER, SPARSE_TENSORS
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The image data set that a zoo was trained on. Mean and deviation are None where they were not known."""
+    """The image data set that a zoo was trained on. Hash, mean and deviation are None where they were not known."""
 
     name: str
-    hash: str
+    hash: str | None
     class_names: tuple[str, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -107,9 +107,26 @@ class Zoo:
 
     @cached_property
     def models(self) -> pd.DataFrame:
-        """A row a model: hyperparameters, seeds, split, status, final and best metrics, parent, sparsity."""
+        """A row a model: hyperparameters, seeds, split, status, final and best metrics, parent, sparsity.
+
+        Only a zoo with imported models has their `source` and `missing_epochs`, and may lack seeds or hyperparameters.
+        """
         sparse = self._header.sparse is not None
         return self._chosen(self._table(fmt.MODELS, fmt.SPARSE_MODELS_SCHEMA if sparse else fmt.MODELS_SCHEMA))
+
+    @cached_property
+    def present(self) -> np.ndarray:
+        """Bool `[models, epochs]`: whether the zoo has the weights of a model at a kept epoch.
+
+        It has not where the model did not get that far, or where an imported record lacks them.
+        """
+        kept = np.asarray(self.checkpoint_epochs)
+        there = kept[None, :] <= self.models["last_epoch"].to_numpy(np.int64)[:, None]
+        if "missing_epochs" in self.models:
+            for number, missing in enumerate(self.models["missing_epochs"]):
+                if missing is not None:
+                    there[number] &= ~np.isin(kept, missing)
+        return there
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
@@ -165,8 +182,8 @@ class Zoo:
     ) -> np.ndarray:
         """Float32 `[models, epochs, P]`, or the part of a layer (`conv1`) or parameter (`conv1.bias`); a copy.
 
-        Only what is asked for is read from the disk. Epochs that a model did not reach are NaN. In a zoo of sparse
-        models those weights that are dropped are zero; with `raw`, what they were trained to.
+        Only what is asked for is read from the disk. Epochs that a model did not reach, or lacks, are NaN. In a zoo of
+        sparse models those weights that are dropped are zero; with `raw`, what they were trained to.
 
         Raises:
             NotFoundError: there is no such model or layer, or the zoo does not hold an epoch.
@@ -205,9 +222,10 @@ class Zoo:
             NotFoundError: there is no such model, the zoo does not hold the epoch, or the model did not reach it.
         """
         number = int(self._numbers(model)[0])
-        last = int(self.models["last_epoch"].iloc[number])
-        if epoch > last and epoch in self.checkpoint_epochs:
-            raise NotFoundError(f"model {model} ended behind epoch {last}; epoch {epoch} was not trained")
+        if epoch in self.checkpoint_epochs and not self.present[number, self.checkpoint_epochs.index(epoch)]:
+            last = int(self.models["last_epoch"].iloc[number])
+            reason = f"model {model} ended behind epoch {last}" if epoch > last else "its record lacks the weights"
+            raise NotFoundError(f"model {model} has no epoch {epoch}: {reason}")
         return self.layout.unflatten(self.weights([number], [epoch])[0, 0])
 
     def module(self, model: int | str, epoch: int) -> nn.Module:
@@ -215,6 +233,7 @@ class Zoo:
 
         Raises:
             NotFoundError: there is no such model, the zoo does not hold the epoch, or the model did not reach it.
+            SpecError: its activation is not known.
         """
         import torch
 
@@ -254,11 +273,10 @@ class Zoo:
     def duplicates(self) -> tuple[tuple[int, ...], ...]:
         """Groups of models whose last kept weights are equal in every bit; models with weights that are not finite are
         left out."""
-        last = self.models["last_epoch"].to_numpy()
         kept = np.asarray(self.checkpoint_epochs)
         found: dict[bytes, list[int]] = defaultdict(list)
         for number in range(len(self)):
-            reached = kept[kept <= last[number]]
+            reached = kept[self.present[number]]
             if not len(reached):
                 continue
             final = self.weights([number], [int(reached[-1])])
@@ -332,11 +350,15 @@ class Zoo:
             raise FormatError(
                 f"{path}: no readable Parquet file ({str(error).splitlines()[0]}); pull it again"
             ) from None
-        if not table.schema.equals(schema):
-            differing = sorted(set(schema) ^ set(table.schema), key=str)
+        if not fmt.plain(table.schema).equals(schema):
+            differing = sorted(set(schema) ^ set(fmt.plain(table.schema)), key=str)
             raise FormatError(f"{path}: columns differ from the format at {', '.join(map(str, differing))}")
         frame = table.to_pandas()
-        for column in fmt.NULLABLE_INTEGERS:
-            if column in frame:
-                frame[column] = table[column].to_pandas(types_mapper={pa.int32(): pd.Int32Dtype()}.get)
+        for column in table.column_names:
+            with_missing = column in fmt.NULLABLE_INTEGERS or table[column].null_count > 0
+            if with_missing and pa.types.is_integer(table[column].type):
+                frame[column] = table[column].to_pandas(types_mapper=_WITH_MISSING.get)
         return frame
+
+
+_WITH_MISSING = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weightzoo.errors import FormatError, LayoutError
-from weightzoo.members import STATUSES
+from weightzoo.members import PARTIAL, STATUSES
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.header import StoredFile, ZooHeader, encode
 from weightzoo.zoo.replace import replaced_folder
@@ -26,7 +26,7 @@ from weightzoo.zoo.tensors import HASH_BYTES, TensorWriter
 _ROWS_IN_A_GROUP = 2**16  # of epochs.parquet: about 8 MB
 _GIVEN = tuple(column.name for column in fmt.GIVEN)
 _NOTHING = np.empty((0, 0), np.float32)
-_LINEAGE = tuple(column.name for column in fmt.LINEAGE)
+_MAY_COME = tuple(column.name for column in (*fmt.LINEAGE, *fmt.OPTIONAL))
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class ModelRecord:
 
     `weights` may be an iterable of blocks `[r, P]` in the order of the epochs, R rows in all, so that a large model's
     trajectory is never in memory as a whole; it is read once.
-    `row` has the columns `format.GIVEN` of models.parquet, and those of `format.LINEAGE` if it has a parent.
+    `row` has the columns `format.GIVEN` of models.parquet, those of `format.LINEAGE` if it has a parent, and those of
+    `format.OPTIONAL` if it was imported; `weights` then has no rows for its `missing_epochs`, and NaN was not measured.
     `provenance` has those of `format.PROVENANCE_SCHEMA` that are known.
     """
 
@@ -124,7 +125,7 @@ class _ZooWriter:
                 self._append_states(record, name, kind, record.sparse[name])
         if record.probe is not None and "logits" in self._writers:
             self._writers["logits"].append(self._padded(record.probe))
-        self._models.append({**dict.fromkeys(_LINEAGE), **record.row, **_derived(record)})
+        self._models.append({**dict.fromkeys(_MAY_COME), **record.row, **_derived(record)})
         known = {column: record.provenance.get(column) for column in fmt.PROVENANCE_SCHEMA.names}
         self._provenance.append({**known, "member": record.row["member"]})
         self._pending.append(dataclasses.replace(record, weights=_NOTHING, probe=None, sparse={}))
@@ -134,23 +135,29 @@ class _ZooWriter:
     def _append_states(
         self, record: ModelRecord, name: str, kind: type, blocks: np.ndarray | Iterable[np.ndarray]
     ) -> int:
-        """Write a tensor of a model, NaN (0 of masks) where it did not get; the number of epochs that it did."""
-        reached = self._reached(record)
-        size, found = self._layout.size, 0
+        """Write a tensor of a model, NaN (0 of masks) where it has none; the number of epochs at which it has."""
+        missing = record.row.get("missing_epochs") or ()
+        there = [epoch < _length(record) and epoch not in missing for epoch in self._header.checkpoint_epochs]
+        size, expected, found, place = self._layout.size, sum(there), 0, 0
+        absent = np.full((1, size), np.nan if np.issubdtype(kind, np.floating) else 0, kind)
         for block in (blocks,) if isinstance(blocks, np.ndarray) else blocks:
             found += len(block)
-            if block.dtype != kind or block.shape[1:] != (size,) or found > reached:
+            if block.dtype != kind or block.shape[1:] != (size,) or found > expected:
                 break
-            self._writers[name].append(block)
-        else:
-            if found == reached:
-                absent = np.full((1, size), np.nan if np.issubdtype(kind, np.floating) else 0, kind)
-                for _ in range(reached, len(self._header.checkpoint_epochs)):
+            for rows in [block[row : row + 1] for row in range(len(block))] if missing else [block]:
+                while not all(there[place : place + len(rows)]):
                     self._writers[name].append(absent)
-                return reached
+                    place += 1
+                self._writers[name].append(rows)
+                place += len(rows)
+        else:
+            if found == expected:
+                for _ in range(place, len(there)):
+                    self._writers[name].append(absent)
+                return expected
             block = np.empty((0, size), kind)
-        got, expected = f"{block.dtype} {[found, *block.shape[1:]]}", f"{np.dtype(kind)} {[reached, size]}"
-        raise LayoutError(f"member {record.row['member']}: {name} is {got}, expected {expected}")
+        got, wanted = f"{block.dtype} {[found, *block.shape[1:]]}", f"{np.dtype(kind)} {[expected, size]}"
+        raise LayoutError(f"member {record.row['member']}: {name} is {got}, expected {wanted}")
 
     def finish(self) -> None:
         if len(self._models) != self._header.models:
@@ -158,7 +165,8 @@ class _ZooWriter:
         self._close_shard()
         self._flush_epochs()
         self._epochs.close()
-        self._write_table(fmt.MODELS, self._models, self._models_schema)
+        schema = fmt.as_far_as_known(self._models_schema, self._models)
+        self._write_table(fmt.MODELS, self._models, schema)
         self._write_table(fmt.PROVENANCE, self._provenance, fmt.PROVENANCE_SCHEMA)
         for name in (fmt.MODELS, fmt.EPOCHS):
             self._files[name] = stored_file(self._folder / name)
@@ -167,6 +175,7 @@ class _ZooWriter:
             "states": self._states,
             "parameters": self._layout.trained,
             **{status: statuses[status] for status in STATUSES},
+            **({PARTIAL: statuses[PARTIAL]} if statuses[PARTIAL] else {}),
         }
         files = tuple(self._files[name] for name in sorted(self._files))
         text = json.dumps(encode(self._header, counts, files), indent=1, sort_keys=True) + "\n"
@@ -184,11 +193,16 @@ class _ZooWriter:
     def _check(self, record: ModelRecord) -> None:
         """Raises LayoutError, naming the member."""
         who = f"member {record.row.get('member')}"
-        wrong = {*_GIVEN, *_LINEAGE} ^ {*record.row, *_LINEAGE}
+        wrong = {*_GIVEN, *_MAY_COME} ^ {*record.row, *_MAY_COME}
         if wrong:
             raise LayoutError(f"{who}: the row lacks or has too many of {', '.join(sorted(wrong))}")
         length, reached = _length(record), self._reached(record)
         classes = self._header.architecture.classes
+        absent = set(record.row.get("missing_epochs") or ()) - {*self._header.checkpoint_epochs[:reached]}
+        if absent:
+            raise LayoutError(
+                f"{who}: missing_epochs has {sorted(absent)}, which the zoo does not keep or it did not reach"
+            )
         expected: dict[str, tuple[Any, type, tuple[int, ...]]] = {
             "val_class_accuracy": (record.val_class_accuracy, np.float32, (length, classes)),
             "test_class_accuracy": (record.test_class_accuracy, np.float32, (length, classes)),
@@ -298,11 +312,17 @@ def _length(record: ModelRecord) -> int:
 
 
 def _derived(record: ModelRecord) -> dict[str, Any]:
-    """The final metrics, and those of the epoch of the highest validation accuracy, the earliest of equals."""
+    """The final metrics, and those of the epoch of the highest validation accuracy, the earliest of equals.
+
+    An imported model whose accuracy was never validated has no best epoch.
+    """
     accuracy = record.metrics["val_accuracy"]
     best = int(np.argmax(np.where(np.isnan(accuracy), -1, accuracy)))
+    final = {name: float(_canonical(values)[-1]) for name, values in record.metrics.items()}
+    if record.row.get("source") is not None and np.isnan(accuracy).all():
+        return {**final, "best_epoch": None, "best_val_accuracy": np.nan, "best_test_accuracy": np.nan}
     return {
-        **{name: float(_canonical(values)[-1]) for name, values in record.metrics.items()},
+        **final,
         "best_epoch": best,
         "best_val_accuracy": float(accuracy[best]),
         "best_test_accuracy": float(record.metrics["test_accuracy"][best]),

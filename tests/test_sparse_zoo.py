@@ -25,7 +25,7 @@ from weightzoo.lineage import architecture_on, parent_runs, sparse_members, star
 from weightzoo.members import Cohort, Member
 from weightzoo.registry import Registry
 from weightzoo.spec import DatasetSpec, Magnitude, SparsifySpec, Variational, parse_params
-from weightzoo.training.sparse import SparseEngine
+from weightzoo.training.lanes import LanesEngine
 from weightzoo.verify import verify_zoo
 from weightzoo.zoo import Zoo
 from weightzoo.zoo.write import stored_file
@@ -42,7 +42,7 @@ DENSE = {
 }
 
 
-class Interrupted(SparseEngine):
+class Interrupted(LanesEngine):
     """Ctrl-C reaches it behind an epoch."""
 
     def __init__(self, at: int) -> None:
@@ -149,7 +149,7 @@ def test_runs_registry_and_zoo_know_the_lineage_and_the_sparsity(twins, dense):
 def test_what_is_stored_is_what_the_engine_gave(twins, dense, digits):
     folder, zoo = twins
     member = recorded_member(store(folder), zoo.models["member"][1])
-    *_, last = retrain(member, digits, SparseEngine(threads=1), parent_state(store(folder), member))
+    *_, last = retrain(member, digits, LanesEngine(threads=1), parent_state(store(folder), member))
     assert zoo.weights(1, 3, raw=True).tobytes() == last.state.weights.tobytes()
     np.testing.assert_array_equal(zoo.masks(1, 3)[0], last.state.slots["mask"])
     if "log_variance" in last.state.slots:

@@ -212,7 +212,7 @@ def _rows(source: Zoo) -> Iterator[dict[str, Any]]:
 
 
 def _fields(source: Zoo) -> dict[str, Kind]:
-    columns = source.models
+    columns = source.models.drop(columns="missing_epochs", errors="ignore")  # lists, which no condition compares
     return {str(name): "number" if pd.api.types.is_numeric_dtype(columns[name]) else "text" for name in columns}
 
 

@@ -192,8 +192,8 @@ def _weights(zoo: Zoo) -> Iterator[str]:
 
 
 def _sparse(zoo: Zoo, sparse: Sparse) -> Iterator[str]:
-    kept, models = np.asarray(zoo.checkpoint_epochs), zoo.models
-    ends = zip(models["last_epoch"].to_numpy(), models["diverged_epoch"].fillna(kept[-1] + 1).to_numpy(), strict=True)
+    kept = np.asarray(zoo.checkpoint_epochs)
+    ends = zoo.models["diverged_epoch"].fillna(kept[-1] + 1).to_numpy()
     spans = [zoo.layout.span(name) for name in sparse.prunable]
     sizes = np.array([span.stop - span.start for span in spans])
     others = np.ones(zoo.layout.size, bool)
@@ -202,9 +202,9 @@ def _sparse(zoo: Zoo, sparse: Sparse) -> Iterator[str]:
     recorded = zoo.epochs.set_index(["model", "epoch"])[["sparsity", "layer_sparsity"]]
     states = max(1, _BYTES_AT_ONCE // (4 * zoo.layout.size))
     broken = {rule: np.zeros(len(zoo), bool) for rule in (_BITS, _ONLY, _OF_MASK, _FINITE)}
-    for number, (last, diverged) in enumerate(ends):
-        reached = kept[kept <= last]
-        for epochs in (reached[start : start + states] for start in range(0, len(reached), states)):
+    for number, diverged in enumerate(ends):
+        own = kept[zoo.present[number]]
+        for epochs in (own[start : start + states] for start in range(0, len(own), states)):
             masks_EP = zoo.masks([number], epochs)[0]
             by_layer = np.stack([1 - masks_EP[:, span].mean(1, dtype=np.float64) for span in spans], 1)
             rows = recorded.loc[[(number, epoch) for epoch in epochs]]

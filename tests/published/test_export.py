@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from weightzoo.errors import FormatError, SpecError
 from weightzoo.members import FACTORS
 from weightzoo.published import export_huggingface, export_ray_tune, open_source, pack
 from weightzoo.published.ray_export import tensor_names
-from weightzoo.zoo import METRICS, Zoo, write_zoo
+from weightzoo.zoo import METRICS, Sparse, Zoo, write_zoo
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,26 @@ def test_the_card_is_true(synthetic, uploaded) -> None:
     checks = "assert first_parameter.shape == (8, 8, 1, 5, 5) and len(items) and vectors.shape[1:] == (1, 2464)\n"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", "\n".join([*snippets, checks])], cwd=uploaded, env=environment, check=True)
+
+
+def test_sparse_models_are_exported_with_zeros_and_with_their_masks(tmp_path) -> None:
+    head = synthetic_zoo.header(2)
+    head = dataclasses.replace(head, sparse=Sparse(("mask",), head.architecture.prunable))
+    records = [synthetic_zoo.made_sparse(synthetic_zoo.record(number, head), head) for number in range(2)]
+    zoo = Zoo.open(write_zoo(tmp_path / "zoo", head, records))
+    export_ray_tune(zoo, tmp_path / "tune")
+    pack(open_source(tmp_path / "tune", dataset="digits"), tmp_path / "again")
+    again = Zoo.open(tmp_path / "again")
+    np.testing.assert_array_equal(again.weights(), zoo.weights())
+    assert (again.weights() == 0).any()
+    assert again.header.sparse is None
+
+    export_huggingface(zoo, tmp_path / "hub", "mit")
+    np.testing.assert_array_equal(Zoo.open(tmp_path / "hub").masks(), zoo.masks())
+    body = (tmp_path / "hub" / "README.md").read_text()
+    assert "| `mask-*.safetensors` | `mask`, uint8, shape and rows of `weights`: 0 where a weight is dropped |" in body
+    assert "raw, zero where `mask` is 0 |" in body
+    assert "| `sparsity` | float | share of the prunable weights" in body
 
 
 def test_a_card_needs_a_licence(synthetic, tmp_path) -> None:

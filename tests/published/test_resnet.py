@@ -8,7 +8,10 @@ import torchvision
 from torch import nn
 
 from tests.published import experiments
+from weightzoo.importing import import_runs
 from weightzoo.published import export_ray_tune, open_source, pack
+from weightzoo.registry import Registry
+from weightzoo.tracking import RunStore
 from weightzoo.zoo import Zoo
 
 
@@ -25,7 +28,7 @@ def network(seed: int, classes: int = 10) -> nn.Module:
     return made.eval()
 
 
-def test_a_resnet_is_read_and_written_as_published(tmp_path) -> None:
+def test_a_resnet_is_read_and_written_as_published(tmp_path, new_store) -> None:
     config = {
         "model::type": "Resnet18",
         "model::channels_in": 3,
@@ -49,6 +52,12 @@ def test_a_resnet_is_read_and_written_as_published(tmp_path) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(zoo.module(0, 0)(images), published(images), rtol=1e-4, atol=1e-4)
+
+    store = RunStore(f"sqlite:///{new_store('store')}/mlflow.db")
+    done = import_runs(open_source(trial.parent), "published", store)
+    assembled = Registry(store.uri).members(done.members).assemble(tmp_path / "assembled")
+    assert assembled.layout == zoo.layout
+    np.testing.assert_array_equal(assembled.weights(), zoo.weights())
 
     export_ray_tune(zoo, tmp_path / "out")
     written = next((tmp_path / "out").glob("NN_*")) / "checkpoint_000000" / "checkpoints"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from weightzoo.architectures import Architecture, architecture
@@ -77,6 +79,29 @@ def records(head: ZooHeader, last: int = 4) -> list[ModelRecord]:
     """As many records as the header says; number 1 diverged behind epoch 2, number 2 was pruned behind epoch 3."""
     special = {1: ("diverged", last, 2), 2: ("pruned", 3, None)}
     return [record(n, head, *special.get(n, ("finished", last, None))) for n in range(head.models)]
+
+
+def made_sparse(dense: ModelRecord, head: ZooHeader) -> ModelRecord:
+    """A dense record as that of a sparse model: masks drawn at random, the sparsity theirs. All epochs are kept."""
+    assert head.sparse is not None
+    assert isinstance(dense.weights, np.ndarray)
+    layout = head.architecture.layout
+    masks = np.ones(dense.weights.shape, np.uint8)
+    drawn = np.random.default_rng(1).uniform(size=masks.shape) < 0.7
+    spans = [layout.span(name) for name in head.sparse.prunable]
+    for span in spans:
+        masks[:, span] = drawn[:, span]
+    sparsity = 1 - np.concatenate([masks[:, span] for span in spans], 1).mean(1)
+    return dataclasses.replace(
+        dense,
+        metrics={
+            **dense.metrics,
+            "train_objective": 2 * dense.metrics["train_loss"],
+            "sparsity": sparsity.astype(np.float32),
+        },
+        sparse={"mask": masks, "log_variance": dense.weights / 2},
+        layer_sparsity=np.stack([1 - masks[:, span].mean(1) for span in spans], 1).astype(np.float32),
+    )
 
 
 def wide(architecture_name: str) -> Architecture:

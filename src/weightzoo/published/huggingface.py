@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,10 +49,13 @@ _MEANINGS = {
     "best_test_accuracy": "test accuracy then",
     "parent": "member id of the model that it was made from",
     "parent_epoch": "epoch of that model",
+    "train_objective": "what training minimised at the last epoch: the loss and, of variational dropout, the penalty",
+    "sparsity": "share of the prunable weights that is dropped at the last epoch",
     "source": "name of the model where it was imported from",
     "source_config": "all that was said of the model there, as JSON",
     "missing_epochs": "kept epochs whose weights are missing",
 }
+_SPARSE = {"mask": "0 where a weight is dropped", "log_variance": "log sigma^2 of the noise on each weight"}
 
 
 def export_huggingface(
@@ -90,7 +94,7 @@ def card(zoo: Zoo, license: str) -> str:
     template = resources.files("weightzoo.published").joinpath("card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     schema = pq.read_schema(zoo.path / fmt.MODELS)
-    layout = zoo.layout
+    layout, tensors = zoo.layout, zoo.header.sparse.tensors if zoo.header.sparse else ()
     spans = [(name, list(shape), layout.span(name)) for name, shape in layout.parameters]
     return environment.from_string(template).render(
         zoo=zoo,
@@ -101,6 +105,7 @@ def card(zoo: Zoo, license: str) -> str:
         columns=[(field.name, field.type, _meaning(field.name)) for field in schema],
         factors=[(name, _values(zoo.models[name].dropna().tolist())) for name in FACTORS],
         parameters=[(name, shape, f"{span.start}:{span.stop}") for name, shape, span in spans],
+        sparse=[(name, np.dtype(fmt.SPARSE_TENSORS[name]), _SPARSE[name]) for name in tensors],
         shards=sorted(file.name for file in zoo.files if file.name.startswith("weights-")),
         first=layout.parameters[0],
         first_span=layout.span(layout.names[0]),

@@ -1,7 +1,8 @@
 """Writing a packed zoo as an experiment of Ray Tune, the way that zoos were published; see `ray_tune`.
 
-What a packed zoo does not hold is not written: the image data (`dataset.pt`) and the state of the optimiser. What the
-layout has no word for (split, group, the three seeds, the status) stands below `weightzoo` in `params.json`.
+What a packed zoo does not hold is not written: the image data (`dataset.pt`) and the state of the optimiser. Nor are
+masks and log variances: the dropped weights of sparse models are written as zeros. What else the layout has no word for
+(split, group, the three seeds, the status) stands below `weightzoo` in `params.json`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def sparsify(
     params = load_params(workspace.params)
     twins, spec = params.sparsified(zoo)
     source = Zoo.open(workspace.zoo(spec.start.zoo))
-    data = same_images(twins, source, params, workspace)
     members = sparse_members(spec, source)
+    data = same_images(twins, source, params, workspace)
     build_zoo(
         "sparsify",
         twins,

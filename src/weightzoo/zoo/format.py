@@ -15,7 +15,7 @@ log-variance-00000.safetensors   "log_variance" float32 [models, kept epochs, P]
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,37 +62,28 @@ DERIVED = (
 )
 # ... and the lineage of a twin or fine-tuned model.
 LINEAGE = (_field("parent", pa.string(), nullable=True), _field("parent_epoch", pa.int32(), nullable=True))
-
-MODELS_SCHEMA = pa.schema([*GIVEN, *DERIVED, *LINEAGE])
-# What is not known of every imported model. Only a zoo that has such models has these columns nullable ...
-MAY_MISS = (
-    *("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout"),
-    *("seed_init", "seed_order", "seed_dropout", "best_epoch"),
-)
-# ... and these columns at all: its name where it came from, all that was said of it there as JSON, and the kept epochs
-# up to its last whose weights it lacks.
-OPTIONAL = (
+# Some zoos have more columns: those of sparse models ...
+SPARSE = tuple(_field(name, pa.float32()) for name in SPARSE_METRICS)
+# ... and those with imported models: the model's name where it came from, all that was said of it there as JSON, and
+# the kept epochs up to its last whose weights it lacks.
+IMPORTED = (
     _field("source", pa.string(), nullable=True),
     _field("source_config", pa.string(), nullable=True),
     _field("missing_epochs", pa.list_(pa.int32()), nullable=True),
 )
-EPOCHS_SCHEMA = pa.schema(
-    [
-        _field("model", pa.int32()),
-        _field("epoch", pa.int32()),
-        *(_field(name, pa.float32()) for name in METRICS),
-        *(_field(name, pa.list_(pa.float32())) for name in CLASS_METRICS),
-    ]
+# What is not known of every imported model: these columns are nullable in a zoo where something is missing.
+MAY_MISS = (
+    *("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout"),
+    *("seed_init", "seed_order", "seed_dropout", "best_epoch"),
 )
-# The columns that zoos of sparse models have beside these.
-SPARSE_MODELS_SCHEMA = pa.schema([*MODELS_SCHEMA, *(_field(name, pa.float32()) for name in SPARSE_METRICS)])
-SPARSE_EPOCHS_SCHEMA = pa.schema(
-    [
-        *EPOCHS_SCHEMA,
-        *(_field(name, pa.float32()) for name in SPARSE_METRICS),
-        _field("layer_sparsity", pa.list_(pa.float32())),
-    ]
+# The columns of epochs.parquet, and what those of sparse models have beside SPARSE.
+MEASURED = (
+    _field("model", pa.int32()),
+    _field("epoch", pa.int32()),
+    *(_field(name, pa.float32()) for name in METRICS),
+    *(_field(name, pa.list_(pa.float32())) for name in CLASS_METRICS),
 )
+LAYER_SPARSITY = _field("layer_sparsity", pa.list_(pa.float32()))
 PROVENANCE_SCHEMA = pa.schema(
     [
         _field("member", pa.string()),
@@ -105,24 +96,27 @@ PROVENANCE_SCHEMA = pa.schema(
     ]
 )
 NULLABLE_INTEGERS = ("diverged_epoch", "parent_epoch")
-
-
-# The tensors [models, kept epochs, P] beside the weights, and their types.
+# The tensors [models, kept epochs, P] of sparse models, beside the weights, and their types.
 SPARSE_TENSORS: dict[str, type[np.generic]] = {"mask": np.uint8, "log_variance": np.float32}
 
 
-def as_far_as_known(schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """The columns of models.parquet for these rows: `schema`, as far as nothing is missing."""
-    rows = list(rows)
+def models_schema(*, sparse: bool, rows: Sequence[Mapping[str, Any]] = ()) -> pa.Schema:
+    """The columns of models.parquet: what every zoo of such models has, and what is needed for these rows."""
     missing = {name for name in MAY_MISS if any(row[name] is None for row in rows)}
-    fields = [field.with_nullable(True) if field.name in missing else field for field in schema]
-    return pa.schema([*fields, *(field for field in OPTIONAL if any(row.get(field.name) is not None for row in rows))])
+    fields = [field.with_nullable(True) if field.name in missing else field for field in (*GIVEN, *DERIVED, *LINEAGE)]
+    imported = [field for field in IMPORTED if any(row[field.name] is not None for row in rows)]
+    return pa.schema([*fields, *(SPARSE if sparse else ()), *imported])
+
+
+def epochs_schema(*, sparse: bool) -> pa.Schema:
+    """The columns of epochs.parquet."""
+    return pa.schema([*MEASURED, *((*SPARSE, LAYER_SPARSITY) if sparse else ())])
 
 
 def plain(schema: pa.Schema) -> pa.Schema:
-    """The columns that the table would have if nothing were missing."""
-    required = (field for field in schema if field not in OPTIONAL)
-    return pa.schema([field.with_nullable(False) if field.name in MAY_MISS else field for field in required])
+    """The columns that a table would have if none of its models were imported."""
+    fields = (field for field in schema if field not in IMPORTED)
+    return pa.schema([field.with_nullable(False) if field.name in MAY_MISS else field for field in fields])
 
 
 def weights_file(shard: int) -> str:

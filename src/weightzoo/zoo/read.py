@@ -111,8 +111,7 @@ class Zoo:
 
         Only a zoo with imported models has their `source` and `missing_epochs`, and may lack seeds or hyperparameters.
         """
-        sparse = self._header.sparse is not None
-        return self._chosen(self._table(fmt.MODELS, fmt.SPARSE_MODELS_SCHEMA if sparse else fmt.MODELS_SCHEMA))
+        return self._chosen(self._table(fmt.MODELS, fmt.models_schema(sparse=self._header.sparse is not None)))
 
     @cached_property
     def present(self) -> np.ndarray:
@@ -134,8 +133,7 @@ class Zoo:
 
         `model` is the number of the model. All epochs are there, also those whose weights the zoo does not hold.
         """
-        sparse = self._header.sparse is not None
-        table = self._table(fmt.EPOCHS, fmt.SPARSE_EPOCHS_SCHEMA if sparse else fmt.EPOCHS_SCHEMA)
+        table = self._table(fmt.EPOCHS, fmt.epochs_schema(sparse=self._header.sparse is not None))
         if self._is_whole:
             return table
         number = pd.Series(np.arange(len(self._rows)), index=self._rows)
@@ -192,7 +190,7 @@ class Zoo:
         if raw or self._header.sparse is None:
             return weights
         dropped = self.masks(models, epochs, layer) == 0
-        weights[dropped & ~np.isnan(weights)] = 0  # a NaN stands for an epoch that was not reached, or for divergence
+        weights[dropped & ~np.isnan(weights)] = 0  # a NaN stands for an absent epoch, or for divergence
         return weights
 
     def masks(

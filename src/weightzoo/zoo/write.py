@@ -26,7 +26,7 @@ from weightzoo.zoo.tensors import HASH_BYTES, TensorWriter
 _ROWS_IN_A_GROUP = 2**16  # of epochs.parquet: about 8 MB
 _GIVEN = tuple(column.name for column in fmt.GIVEN)
 _NOTHING = np.empty((0, 0), np.float32)
-_MAY_COME = tuple(column.name for column in (*fmt.LINEAGE, *fmt.OPTIONAL))
+_MAY_COME = tuple(column.name for column in (*fmt.LINEAGE, *fmt.IMPORTED))
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ModelRecord:
     `weights` may be an iterable of blocks `[r, P]` in the order of the epochs, R rows in all, so that a large model's
     trajectory is never in memory as a whole; it is read once.
     `row` has the columns `format.GIVEN` of models.parquet, those of `format.LINEAGE` if it has a parent, and those of
-    `format.OPTIONAL` if it was imported; `weights` then has no rows for its `missing_epochs`, and NaN was not measured.
+    `format.IMPORTED` if it was imported; `weights` then has no rows for its `missing_epochs`, and NaN was not measured.
     `provenance` has those of `format.PROVENANCE_SCHEMA` that are known.
     """
 
@@ -102,8 +102,7 @@ class _ZooWriter:
         self._writers: dict[str, TensorWriter] = {}
         sparse = header.sparse is not None
         self._metrics = (*fmt.METRICS, *fmt.SPARSE_METRICS) if sparse else fmt.METRICS
-        self._models_schema = fmt.SPARSE_MODELS_SCHEMA if sparse else fmt.MODELS_SCHEMA
-        self._epochs_schema = fmt.SPARSE_EPOCHS_SCHEMA if sparse else fmt.EPOCHS_SCHEMA
+        self._epochs_schema = fmt.epochs_schema(sparse=sparse)
         self._models: list[dict[str, Any]] = []
         self._provenance: list[dict[str, Any]] = []
         self._states = 0
@@ -165,7 +164,7 @@ class _ZooWriter:
         self._close_shard()
         self._flush_epochs()
         self._epochs.close()
-        schema = fmt.as_far_as_known(self._models_schema, self._models)
+        schema = fmt.models_schema(sparse=self._header.sparse is not None, rows=self._models)
         self._write_table(fmt.MODELS, self._models, schema)
         self._write_table(fmt.PROVENANCE, self._provenance, fmt.PROVENANCE_SCHEMA)
         for name in (fmt.MODELS, fmt.EPOCHS):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.execution.support import artifact_bytes, store
+from tests.execution.test_real_engines import Interrupted
 from tests.zoo import synthetic_zoo
 from weightzoo.architectures import architecture
 from weightzoo.datasets import prepare
@@ -175,24 +176,6 @@ def dense(new_store, digits) -> tuple[Path, Zoo]:
     members = train_zoo("dense", spec, digits, store(folder), threads=1).members
     registry = Registry(f"sqlite:///{folder}/mlflow.db")
     return folder, registry.members(members, "dense").assemble(folder / "zoos" / "dense", data=digits)
-
-
-class Interrupted:
-    """An engine that Ctrl-C reaches behind an epoch."""
-
-    name = "lanes"
-
-    def __init__(self, engine, at):
-        self.engine, self.at = engine, at
-
-    def supports(self, *arguments):
-        return None
-
-    def train(self, *arguments, **named):
-        for result in self.engine.train(*arguments, **named):
-            if result.epoch == self.at:
-                raise KeyboardInterrupt
-            yield result
 
 
 def test_lineage_is_recorded_in_runs_registry_and_zoo_and_training_can_be_interrupted(dense, digits, new_store):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.execution.support import artifact_bytes, store
+from tests.execution.test_real_engines import Interrupted
 from weightzoo import inspection
 from weightzoo.checkpoints import read_checkpoints
 from weightzoo.datasets import prepare
@@ -25,7 +26,8 @@ from weightzoo.lineage import architecture_on, parent_runs, sparse_members, star
 from weightzoo.members import Cohort, Member
 from weightzoo.registry import Registry
 from weightzoo.spec import DatasetSpec, Magnitude, SparsifySpec, Variational, parse_params
-from weightzoo.training.lanes import LanesEngine
+from weightzoo.training import choose_engine
+from weightzoo.training.sparse import SparseEngine
 from weightzoo.verify import verify_zoo
 from weightzoo.zoo import Zoo
 from weightzoo.zoo.write import stored_file
@@ -40,20 +42,6 @@ DENSE = {
     "training": {"epochs": 2, "batch_size": 10},
     "engine": "torch",
 }
-
-
-class Interrupted(LanesEngine):
-    """Ctrl-C reaches it behind an epoch."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at = at
-
-    def train(self, *arguments, **named):
-        for result in super().train(*arguments, **named):
-            if result.epoch == self.at:
-                raise KeyboardInterrupt
-            yield result
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +137,9 @@ def test_runs_registry_and_zoo_know_the_lineage_and_the_sparsity(twins, dense):
 def test_what_is_stored_is_what_the_engine_gave(twins, dense, digits):
     folder, zoo = twins
     member = recorded_member(store(folder), zoo.models["member"][1])
-    *_, last = retrain(member, digits, LanesEngine(threads=1), parent_state(store(folder), member))
+    engine = choose_engine("auto", zoo.architecture, Cohort((member,)))
+    assert set(zoo.models["engine"]) == {engine.name}
+    *_, last = retrain(member, digits, engine, parent_state(store(folder), member))
     assert zoo.weights(1, 3, raw=True).tobytes() == last.state.weights.tobytes()
     np.testing.assert_array_equal(zoo.masks(1, 3)[0], last.state.slots["mask"])
     if "log_variance" in last.state.slots:
@@ -170,15 +160,17 @@ def test_a_checkpoint_is_that_of_the_sparse_network(twins, monkeypatch, tmp_path
         np.testing.assert_array_equal(tensor.numpy(), zoo.state_dict(0, 2)[name])
 
 
+@pytest.mark.parametrize("name", ["torch", "lanes"])
 @pytest.mark.parametrize("method", METHODS)
-def test_interrupted_it_gives_the_same_bytes_and_so_does_packing_twice(new_store, dense, digits, method):
+def test_interrupted_it_gives_the_same_bytes_and_so_does_packing_twice(new_store, dense, digits, method, name):
     whole, parts = new_store("whole"), new_store("parts")
     members = twins_of(dense, method)
-    train(whole, dense, members, digits)
+    engine = choose_engine(name, dense.architecture, Cohort(members[:1]), threads=1)
+    train(whole, dense, members, digits, engine=engine)
     for at in (1, 3):
         with pytest.raises(KeyboardInterrupt):
-            train(parts, dense, members, digits, engine=Interrupted(at), snapshot_seconds=0.0)
-    assert train(parts, dense, members, digits).statuses == {"finished": 4}
+            train(parts, dense, members, digits, engine=Interrupted(engine, at), snapshot_seconds=0.0)
+    assert train(parts, dense, members, digits, engine=engine).statuses == {"finished": 4}
     assert artifact_bytes(parts) == artifact_bytes(whole)
     files = {name for _, name in artifact_bytes(whole)}
     assert "masks/epochs_0001-0003.safetensors" in files
@@ -196,9 +188,10 @@ def test_large_models_are_stored_in_several_parts(new_store, dense, digits, monk
     monkeypatch.setattr("weightzoo.checkpoints.PART_BYTES", 4 * 2464 * 2)  # two epochs
     folder = new_store("store")
     members = twins_of(dense, "variational", start={"zoo": "dense", "where": "seed_init == 1"})
+    engine = SparseEngine(threads=1)
     with pytest.raises(KeyboardInterrupt):
-        train(folder, dense, members, digits, engine=Interrupted(2), snapshot_seconds=0.0)
-    train(folder, dense, members, digits)
+        train(folder, dense, members, digits, engine=Interrupted(engine, 2), snapshot_seconds=0.0)
+    train(folder, dense, members, digits, engine=engine)
     (run, *_), *_ = store(folder).zoo("z").known().values()
     assert len(members) == 2
     for kind in ("weights", "mask", "log_variance"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from weightzoo import checkpoints
 from weightzoo.architectures import ARCHITECTURES, architecture
 from weightzoo.architectures.resnet import resnet_18
 from weightzoo.datasets.images import ImageData
-from weightzoo.execution import TrainSummary, recorded_member, retrain, train_zoo
+from weightzoo.execution import TrainSummary, recorded_member, retrain, train_descendants, train_zoo
+from weightzoo.lineage import sparse_members, start_weights
 from weightzoo.registry import Registry
-from weightzoo.spec import ZooSpec, parse_params
+from weightzoo.spec import SparsifySpec, ZooSpec, parse_params
 from weightzoo.training.evaluation import evaluate
 from weightzoo.training.protocol import Engine
 from weightzoo.training.reference import ReferenceEngine
@@ -159,3 +161,26 @@ def test_the_real_resnet_18(folder: Path, tmp_path: Path) -> None:
         logits = reopened.module(1, epoch=1)(torch.from_numpy(data.inputs["test"]))
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(data.labels["test"]).long()).item()
     np.testing.assert_allclose(loss, reopened.models["test_loss"].iloc[1], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("method", ["variational", {"kind": "magnitude", "sparsities": [0.5, 0.9]}], ids=str)
+def test_twins_of_a_resnet(new_store: Callable[[str], Path], method: object) -> None:
+    folder, data = new_store("store"), image_data()
+    uri = f"sqlite:///{folder}/mlflow.db"
+    dense = Registry(uri).members(train(folder, "torch").members, "z").assemble(folder / "dense", data=data)
+    spec = SparsifySpec.model_validate({"start": {"zoo": "dense"}, "method": method, "epochs": 2})
+    members = sparse_members(spec, dense)
+    start = functools.partial(start_weights, dense, dense.architecture)
+    train_descendants("twins", members, start, dense.architecture, data, store(folder), threads=1)
+    zoo = Registry(uri).query("zoo == 'twins'").assemble(folder / "twins", data=data)
+    assert {finding.severity for finding in verify_zoo(zoo.path, data=data)} == {"ok"}
+    row = zoo.epochs[(zoo.epochs["model"] == 1) & (zoo.epochs["epoch"] == 2)].iloc[0]
+    with torch.no_grad():
+        right = zoo.module(1, 2)(torch.from_numpy(data.inputs["test"])).argmax(1).numpy() == data.labels["test"]
+    assert row["test_accuracy"] == np.float32(right.mean())
+    assert len(row["layer_sparsity"]) == len(zoo.architecture.prunable) == 21
+    assert zoo.masks()[..., ~zoo.layout.is_trained].all()
+    assert members[0].protocol.augmentation is not None
+    start_of_twins = zoo.epochs[zoo.epochs["epoch"] == 0]["test_loss"]
+    np.testing.assert_allclose(np.sort(start_of_twins), np.sort(dense.models["test_loss"]), rtol=1e-4)

@@ -384,6 +384,23 @@ def test_a_report_tells_what_is_known(tmp_path) -> None:
     assert "1 partial" in page
 
 
+def test_models_that_take_long_are_read_by_several_processes(experiment, packed, tmp_path, monkeypatch) -> None:
+    used: list[int] = []
+
+    def in_order(function, tasks, *, workers):
+        used.append(workers)
+        return map(function, tasks)
+
+    monkeypatch.setattr("weightzoo.published.packing.in_order", in_order)
+    for limit, expected in ((1e9, 1), (0.0, 3)):
+        monkeypatch.setattr("weightzoo.published.packing._SENDING_SECONDS", limit)
+        monkeypatch.setattr("weightzoo.published.packing.worth_it", lambda workers, *_: workers)
+        pack(open_source(experiment), tmp_path / "mnist", workers=3)
+        assert used.pop() == expected
+        for file in packed.path.iterdir():
+            assert (tmp_path / "mnist" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
 def test_a_model_can_be_read_in_another_process(experiment) -> None:
     model = open_source(experiment).models[2]
     here, there = model.read(), pickle.loads(pickle.dumps(model)).read()

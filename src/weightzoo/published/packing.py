@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,8 @@ from weightzoo.published.workers import in_order, worth_it
 from weightzoo.zoo import DatasetInfo, ZooHeader, write_zoo
 from weightzoo.zoo.write import refuse_foreign
 
-_SECONDS = 0.012  # that reading a small CNN with 51 checkpoints takes
+_TRIED = 2  # models that are read to see how long it takes; the first one longer, since its pickle is learnt
+_SENDING_SECONDS = 0.02  # that sending a model between processes may cost; reading a small CNN's 51 files takes 0.01
 
 
 def pack(
@@ -62,13 +64,24 @@ def pack(
 def read_all(source: Source, workers: int) -> Iterator[PublishedModel | Remark]:
     """Every model of a source in order, or why it is refused; all of them have the architecture of the first."""
     expected: Architecture | None = None
-    large = any(model.bytes > IN_MEMORY for model in source.models)  # not to be sent from process to process
-    worth = 1 if large else worth_it(workers, len(source.models), _SECONDS)
-    for read in in_order(read_one, source.models, workers=worth):
+    for read in _reads(source.models, workers):
         if isinstance(read, PublishedModel):
             expected = expected or read.architecture
             read = of_architecture(read, expected)
         yield read
+
+
+def _reads(models: Sequence[Published], workers: int) -> Iterator[PublishedModel | Remark]:
+    """The models as they are read: here, unless that takes longer than to have them sent by other processes."""
+    seconds = 0.0
+    for model in models[:_TRIED]:
+        start = time.perf_counter()
+        read = read_one(model)
+        seconds = time.perf_counter() - start
+        yield read
+    rest = models[_TRIED:]
+    sent = seconds > _SENDING_SECONDS and all(model.bytes <= IN_MEMORY for model in rest)
+    yield from in_order(read_one, rest, workers=worth_it(workers, len(rest), seconds) if sent else 1)
 
 
 def read_one(model: Published) -> PublishedModel | Remark:

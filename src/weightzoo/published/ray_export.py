@@ -43,14 +43,13 @@ def export_ray_tune(zoo: Zoo, target: Path, on_progress: Callable[[int, int], No
     with export_folder(zoo, target, LAYOUT, {}) as folder:
         if folder is None:
             return False
-        frames = dict(iter(zoo.epochs.groupby("model")))
         configurations: list[dict[str, Any]] = []
-        for number in range(len(zoo)):
+        for number, (_, epochs) in enumerate(zoo.epochs.groupby("model")):
             params = _params(zoo, number)
             configurations.append(params)
             name = _trial_name(zoo, number)
             if not (folder / name).is_dir():
-                _write_trial(zoo, number, params, frames[number], folder / name)
+                _write_trial(zoo, number, params, epochs, folder / name)
             if on_progress is not None:
                 on_progress(number + 1, len(zoo))
         (folder / "config.json").write_text(json.dumps(_common(configurations), indent=2))

@@ -1,0 +1,97 @@
+"""PostgreSQL from the system's packages, as an unprivileged user where the tests run as root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from tests.servers.process import Server, free_port
+
+
+def program(name: str) -> str | None:
+    """The path of a program of PostgreSQL; Debian keeps them outside of PATH. None if it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
+    return str(found[-1]) if found else shutil.which(name)
+
+
+class PostgreSQL(Server):
+    """A database server with the database `mlflow`; `uri` is what SQLAlchemy and MLflow call it by.
+
+    It has a temporary folder of its own, since another user could not enter the one that pytest gives; it is removed
+    when the `with` block ends.
+    """
+
+    user, password = "zoo", "weightzoo-test-password"
+
+    def __init__(self) -> None:
+        super().__init__(Path(tempfile.mkdtemp(prefix="postgresql-")))
+        self.port = free_port()
+        self.uri = self.database("mlflow")
+
+    def database(self, name: str) -> str:
+        return f"postgresql+psycopg://{self.user}:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def start(self) -> None:
+        first = not (self.folder / "data").exists()
+        if first:
+            self._initialise()
+        super().start()
+        if first:
+            self.create("mlflow")
+
+    def command(self) -> list[str]:
+        settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", "logging_collector=off")
+        options = [argument for setting in settings for argument in ("-c", setting)]
+        return self._as_user(
+            program("postgres") or "postgres", "-D", str(self.folder / "data"), "-p", str(self.port), *options
+        )
+
+    def ready(self) -> bool:
+        command = [program("pg_isready") or "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def stop(self, with_signal: signal.Signals = signal.SIGINT, seconds: float = 30.0) -> None:
+        super().stop(with_signal, seconds)  # SIGINT: close connections and write everything down
+
+    def kill(self) -> None:
+        super().kill()
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def create(self, name: str) -> str:
+        """Make an empty database and return its URI."""
+        self.run(f'CREATE DATABASE "{name}"', "postgres")
+        return self.database(name)
+
+    def run(self, statement: str, database: str = "mlflow") -> None:
+        import psycopg
+
+        uri = self.database(database).replace("+psycopg", "")
+        with psycopg.connect(uri, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        super().__exit__(kind, error, trace)
+        shutil.rmtree(self.folder)
+
+    def _initialise(self) -> None:
+        secret = self.folder / "password"
+        secret.write_text(self.password)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+            shutil.chown(secret, "postgres")
+        initdb = program("initdb") or "initdb"
+        options = ["-D", str(self.folder / "data"), "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}"]
+        command = self._as_user(initdb, *options, "-E", "UTF8", "--locale=C", "-N")
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        secret.unlink()
+
+    def _as_user(self, *command: str) -> list[str]:
+        """PostgreSQL refuses to run as root."""
+        if os.geteuid() != 0:
+            return [*command]
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", *command]

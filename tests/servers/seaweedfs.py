@@ -1,0 +1,83 @@
+"""SeaweedFS as an S3 server that checks keys and signatures."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.servers.process import Server, free_port
+
+GRPC = 10_000  # each port has one for its own protocol so far above
+
+
+class SeaweedFS(Server):
+    """An S3 endpoint at `url`, with one user; buckets are made by `bucket`."""
+
+    key, secret = "weightzoo-test-key", "weightzoo-test-secret"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.ports = {name: free_port(GRPC) for name in ("master", "volume", "filer", "s3")}
+        self.url = f"http://127.0.0.1:{self.ports['s3']}"
+
+    def command(self) -> list[str]:
+        data = self.folder / "data"
+        data.mkdir(exist_ok=True)
+        ports = self.ports
+        return [
+            "weed", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            f"-master.port={ports['master']}", f"-volume.port={ports['volume']}", "-filer", f"-filer.port={ports['filer']}",
+            "-s3", f"-s3.port={ports['s3']}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-master.telemetry=false", "-master.electionTimeout=1s", "-master.volumeSizeLimitMB=256", "-volume.max=50", "-volume.preStopSeconds=1",
+        ]  # fmt: skip
+
+    def environment(self) -> Mapping[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+    def ready(self) -> bool:
+        """Whether the gateway answers and the storage behind it takes an object."""
+        try:
+            urllib.request.urlopen(self.url, timeout=2).close()
+        except urllib.error.HTTPError:
+            pass  # it wants a signature: the gateway is there
+        except OSError:
+            return False
+        try:
+            self.bucket("started")
+            self.client().put_object(Bucket="started", Key="object", Body=b"1")
+        except Exception:
+            return False
+        return True
+
+    def settings(self) -> dict[str, str]:
+        """The environment in which boto3, DVC and MLflow use it."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+            "MLFLOW_S3_ENDPOINT_URL": self.url,
+        }
+
+    def client(self, **changes: Any) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        settings: dict[str, Any] = {
+            "endpoint_url": self.url,
+            "aws_access_key_id": self.key,
+            "aws_secret_access_key": self.secret,
+            "region_name": "us-east-1",
+            "config": Config(retries={"max_attempts": 1}, connect_timeout=2, read_timeout=30),
+        }
+        return boto3.client("s3", **settings | changes)
+
+    def bucket(self, name: str) -> str:
+        """Make a bucket, if it is not there, and return its name."""
+        client = self.client()
+        if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=name)
+        return name

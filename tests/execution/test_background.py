@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from weightzoo.execution.background import BackgroundWriter
 
 
@@ -47,6 +49,17 @@ def test_failed_work_gives_its_memory_back() -> None:
     for number in range(3):
         writer.submit(fail, essential=True, nbytes=90)
         writer.submit(lambda number=number: done.append(number), essential=True, nbytes=90)
-    writer.abandon()
+    writer.abandon(only_essential=True)
     assert done == [0, 1, 2]
     assert writer.failed
+
+
+@pytest.mark.parametrize(("only_essential", "expected"), [(True, ["essential"]), (False, ["other", "essential"])])
+def test_abandoned_work_is_done_if_it_is_wanted(only_essential, expected):
+    writer, started, done = BackgroundWriter(), threading.Event(), []
+    writer.submit(lambda: started.wait(5))
+    writer.submit(lambda: done.append("other"))
+    writer.submit(lambda: done.append("essential"), essential=True)
+    threading.Timer(0.1, started.set).start()
+    writer.abandon(only_essential=only_essential)
+    assert done == expected

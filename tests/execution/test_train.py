@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from weightzoo import checkpoints
 from weightzoo.architectures import architecture
 from weightzoo.checkpoints import METRICS
 from weightzoo.errors import EngineError, TrackingError
+from weightzoo.execution.recording import Recorder
 from weightzoo.members import Member
 from weightzoo.population import population
 
@@ -199,6 +201,22 @@ def test_a_broken_engine_fails_the_runs_and_training_goes_on_later(folder, undis
     assert artifact_bytes(folder) == artifact_bytes(undisturbed["grid"])
     assert {run.info.status for run in mlflow_runs(folder)} == {"FINISHED"}
     assert len(mlflow_runs(folder)) == 12
+
+
+def test_runs_fail_too_if_the_engine_breaks_before_they_are_made(folder, monkeypatch):
+    class BreaksLater(DriftEngine):
+        def train(self, architecture, cohort, data, *, resume=None):
+            self.fail_at = 1 if self.trained else None
+            return super().train(architecture, cohort, data, resume=resume)
+
+    finish = Recorder.finish
+    monkeypatch.setattr(Recorder, "finish", lambda recorder: (time.sleep(0.5), finish(recorder)))
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        train(folder, zoo_spec(), BreaksLater(), shard_size=6)  # the writer is still at the first shard then
+    assert "RUNNING" not in {run.info.status for run in mlflow_runs(folder)}
+    assert "FAILED" in {run.info.status for run in mlflow_runs(folder)}
+    train(folder, zoo_spec(), DriftEngine(), shard_size=6)
+    assert {run.info.status for run in mlflow_runs(folder)} == {"FINISHED"}
 
 
 def test_an_engine_that_can_not_is_named(folder):

@@ -60,9 +60,10 @@ class BackgroundWriter:
         self._thread.join()
         self.check()
 
-    def abandon(self) -> None:
-        """Do what is essential, leave the rest, and raise nothing: for when training is broken off."""
-        self._only_essential = True
+    def abandon(self, *, only_essential: bool) -> None:
+        """Do what is essential, or all that is queued, and raise nothing: for when training is broken off."""
+        if only_essential:
+            self._only_essential = True
         self._queue.put(None)
         self._thread.join()
 

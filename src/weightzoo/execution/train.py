@@ -181,8 +181,8 @@ def _train(
                 build.writer.close()
             if trained:
                 store.update_statistics()
-        except BaseException:
-            build.writer.abandon()
+        except BaseException as error:
+            build.writer.abandon(only_essential=not isinstance(error, Exception))  # who interrupts does not wait
             raise
         return _summary(build, results, trained)
 
@@ -242,18 +242,25 @@ def _train_together(
                 if pruned:
                     build.done += shard.drop(pruned) * (build.epochs - epoch)
     except Exception:
+        _save(build, shards)
         if not build.writer.failed:
             for shard in shards:
-                build.writer.submit(shard.recorder.fail, essential=True)
+                build.writer.submit(shard.recorder.fail, essential=True)  # behind saving, which may make the runs
         raise
-    finally:
-        for shard in shards:
-            shard.close()
-            shard.save()
-            build.training_seconds += shard.train_seconds
+    except BaseException:
+        _save(build, shards)
+        raise
+    _save(build, shards)
     for shard in shards:
         build.writer.submit(shard.recorder.finish)
         shard.release()
+
+
+def _save(build: Build, shards: Sequence[Shard]) -> None:
+    for shard in shards:
+        shard.close()
+        shard.save()
+        build.training_seconds += shard.train_seconds
 
 
 def describe(cohort: Cohort) -> str:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 PARAMS = """\
 build: [digits-seed, digits-hyp]
+analysis: {{quick: true, seed: 0}}
 datasets:
   digits: {{source: digits, size: 28, train: {images}, val: 50}}
 finetune: {{}}

@@ -20,10 +20,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import commit, make_project
+from weightzoo.analysis.methods import METHODS
+from weightzoo.analysis.output import read_analysis
 from weightzoo.zoo import Zoo
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("prepare", "train", "assemble", "finetune", "sparsify", "report")
+STAGES = ("prepare", "train", "assemble", "finetune", "sparsify", "analyse", "report")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,8 @@ def test_a_stage_depends_on_all_code_that_it_imports_and_on_no_other(stage: str,
 
 def needed_code(stage: str, graph: grimp.ImportGraph) -> set[str]:
     direct = imported_by(ROOT / "pipelines" / f"{stage}.py")
+    if stage == "analyse":
+        direct |= {method.module for method in METHODS}  # imported when they run
     modules = direct.union(*(graph.find_upstream_modules(module) for module in direct))
     return {f"pipelines/{stage}.py"}.union(*(files_of(module) for module in modules))
 
@@ -117,6 +121,11 @@ def test_repro_makes_zoo_and_report(built: Path, undisturbed: dict[str, dict[str
     assert len(opened.models) == {"digits-seed": 5, "digits-hyp": 16}[zoo]
     assert opened.checkpoint_epochs == (0, 1, 2, 3)
     assert (built / "reports" / zoo / "index.html").is_file()
+    analysed = read_analysis(built / "reports" / zoo)
+    assert analysed is not None
+    assert analysed.is_of(opened)
+    ran = [result.method for result in analysed.analysed.results]
+    assert ran + [one.method for one in analysed.analysed.left_out]
 
 
 def test_status_is_clean_and_a_second_repro_runs_nothing(built: Path) -> None:
@@ -126,7 +135,8 @@ def test_status_is_clean_and_a_second_repro_runs_nothing(built: Path) -> None:
 
 def test_dvc_shows_metrics_and_plots(built: Path) -> None:
     metrics = json.loads(dvc("metrics", "show", "--json", cwd=built))[""]["data"]
-    assert set(metrics) == {f"reports/{zoo}/metrics.json" for zoo in ZOOS}
+    assert set(metrics) == {f"reports/{zoo}/{name}.json" for zoo in ZOOS for name in ("metrics", "scores")}
+    assert metrics["reports/digits-hyp/scores.json"]["data"]["spread"]["test accuracy"]["mean"] > 0
     dvc("plots", "show", cwd=built)
     assert "vega" in (built / "dvc_plots" / "index.html").read_text().lower()
 

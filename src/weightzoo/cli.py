@@ -6,6 +6,7 @@ command line is wrong, 130 interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
 
 from weightzoo import console
 from weightzoo.workspace import Workspace
 
 if TYPE_CHECKING:
+    from weightzoo.analysis.results import Result
     from weightzoo.spec import Params
 
 app = typer.Typer(
@@ -292,6 +295,40 @@ def verify(
         raise typer.Exit(console.EXIT_FAILED)
 
 
+@app.command(epilog=_example("weightzoo analyse digits-hyp spread --json"))
+def analyse(
+    zoo: Annotated[str | None, typer.Argument(metavar="ZOO|FOLDER", help="A packed zoo.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Argument(metavar="[METHOD]...", help="Default: all that can run.")
+    ] = None,
+    list_methods: Annotated[bool, typer.Option("--list", help="List the methods and whose they are.")] = False,
+    quick: Annotated[
+        bool | None, typer.Option("--quick/--full", help="A first look. [default: as in params.yaml, else --full]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of all draws. [default: as in params.yaml, else 0]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Methods at a time. [default: one a core]")] = None,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write. [default: reports/ZOO]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask what the weights of a zoo tell: scores, tables and figures of each method, into reports/ZOO."""
+    if list_methods:
+        _list_methods(as_json=as_json)
+        return
+    if zoo is None:
+        _refuse("give a ZOO, or --list")
+    from weightzoo.analysis.output import records
+    from weightzoo.stages.analyse import analyse
+
+    analysed = analyse(zoo, WORKSPACE, methods=methods or (), quick=quick, seed=seed, threads=threads, to=to)
+    if as_json:
+        _print_json(records(analysed))
+    else:
+        for result in analysed.results:
+            _print_result(result)
+
+
 @app.command(epilog=_example("weightzoo report digits-hyp"))
 def report(zoo: ZooArgument) -> None:
     """Write the page about a zoo, with its figures: reports/ZOO."""
@@ -326,6 +363,52 @@ def _plan_all(params: Params, *, calibrate: bool, as_json: bool) -> None:
         _print_json(made.to_json())
     else:
         console.stdout.print(made.render())
+
+
+def _list_methods(*, as_json: bool) -> None:
+    from rich.table import Table
+
+    from weightzoo.analysis.methods import METHODS
+
+    if as_json:
+        _print_json([dataclasses.asdict(method) for method in METHODS])
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("method", "what it tells", "section", "quick", "needs", "method of"):
+        table.add_column(heading)
+    for method in METHODS:
+        needs = ", ".join(method.needs)
+        table.add_row(method.name, method.title, method.section, "yes" if method.quick else "", needs, method.paper)
+    console.stdout.print(table)
+
+
+def _print_result(result: Result) -> None:
+    from rich.table import Table
+
+    console.stdout.print(f"[bold]{result.method}[/]  {escape(result.title)}")
+    console.stdout.print(result.summary, markup=False)
+    shown = ["target", "features", "estimator", "metric", "value", "95% interval", "models", "published"]
+    rows = [
+        [
+            score.target,
+            score.features,
+            score.estimator,
+            score.metric,
+            _cell(float(score.value)),
+            "" if score.low is None or score.high is None else f"{_cell(score.low)} to {_cell(score.high)}",
+            _cell(score.models),
+            _cell(score.published),
+        ]
+        for score in result.scores
+    ]
+    used = [column for column in range(len(shown)) if any(row[column] for row in rows)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in used:
+        table.add_column(shown[column], no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(row[column]) for column in used))
+    console.stdout.print(table)
+    console.stdout.print()
 
 
 def _columns_to_show(found: Any) -> list[str]:

@@ -30,9 +30,9 @@ from weightzoo.execution.guard import only_trainer, settled_objects_uncollected
 from weightzoo.published.model import ENGINE, PublishedModel
 from weightzoo.published.packing import NothingImportedError, of_architecture, read_one, remarks_on
 from weightzoo.published.source import Published, Remark, Source
-from weightzoo.published.workers import in_order, worth_it
 from weightzoo.tracking import FinishedRun, KnownRun, Point, RunStore, ZooRuns
 from weightzoo.version import code_version
+from weightzoo.workers import in_order, worth_it
 
 _SECONDS = 0.05  # that recording a small CNN with 51 checkpoints takes
 

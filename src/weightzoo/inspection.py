@@ -13,7 +13,6 @@ from weightzoo.checkpoints import ranges, write_atomically
 from weightzoo.connection import TAG, default_tracking_uri, local_artifacts, sqlite_path
 from weightzoo.errors import MissingError, NotFoundError, SpecError
 from weightzoo.spec import load_params
-from weightzoo.stages.verify import packed_zoo
 from weightzoo.workspace import Workspace
 
 STATE_SUFFIXES = (".safetensors", ".pt")
@@ -26,7 +25,7 @@ def describe(target: str, workspace: Workspace) -> dict[str, Any]:
         NotFoundError: it is neither.
     """
     try:
-        folder = packed_zoo(target, workspace)
+        folder = workspace.packed_zoo(target)
     except MissingError:
         return _describe_run(target)
     return _describe_zoo(folder)
@@ -64,7 +63,7 @@ def summarise(workspace: Workspace) -> list[str]:
     lines = ["", "What was made:"]
     for name in built:
         try:
-            facts = _describe_zoo(packed_zoo(name, workspace))
+            facts = _describe_zoo(workspace.packed_zoo(name))
         except MissingError:
             lines.append(f"  {name}: not built; run `make zoo`")
             continue

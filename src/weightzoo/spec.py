@@ -648,6 +648,13 @@ class FinetuneSpec(_Section):
     seed: Seed = 0
 
 
+class AnalysisSpec(_Section):
+    """How zoos are analysed."""
+
+    quick: Annotated[bool, Field(strict=True)] = False
+    seed: Seed = 0
+
+
 class Params(_Section):
     """All of `params.yaml`."""
 
@@ -659,6 +666,7 @@ class Params(_Section):
     zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
     finetune: Mapping[Name, FinetuneSpec] = Field(default_factory=dict[str, FinetuneSpec])
     sparsify: Mapping[Name, SparsifySpec] = Field(default_factory=dict[str, SparsifySpec])
+    analysis: AnalysisSpec = AnalysisSpec()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

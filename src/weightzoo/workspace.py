@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from weightzoo.errors import MissingError
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -43,6 +45,17 @@ class Workspace:
     def zoo(self, zoo: str) -> Path:
         """The packed zoo."""
         return self.root / "zoos" / zoo
+
+    def packed_zoo(self, zoo: str) -> Path:
+        """The folder of a packed zoo that was given by name or by path.
+
+        Raises:
+            MissingError: there is neither.
+        """
+        for folder in (self.zoo(zoo), Path(zoo)):
+            if (folder / "zoo.json").is_file():
+                return folder
+        raise MissingError(f"no packed zoo {zoo!r}: neither {self.zoo(zoo)} nor {zoo} has a zoo.json")
 
     def import_report(self, zoo: str) -> Path:
         """What an import had to say of each model of the source."""

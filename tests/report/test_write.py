@@ -247,3 +247,19 @@ def test_a_failure_leaves_the_former_report(zoo: Zoo, report: Path, tmp_path: Pa
     with pytest.raises(FormatError, match="truncated"):
         write_report(zoo, folder)
     assert files(tmp_path) == before
+
+
+def test_an_analysis_in_the_folder_stays_as_it_is(zoo: Zoo, tmp_path: Path):
+    folder = tmp_path / "report"
+    (folder / "analysis").mkdir(parents=True)
+    (folder / ".analysis.partial-0123456789abcdef").mkdir()  # left behind by a killed process
+    (folder / "analysis" / "spread-by_epoch.csv").write_text("epoch\n")
+    (folder / "analysis.json").write_text("[]\n")
+    (folder / "scores.json").symlink_to("analysis.json")
+    write_report(zoo, folder)
+    write_report(zoo, folder)
+    assert (folder / "analysis" / "spread-by_epoch.csv").read_text() == "epoch\n"
+    assert (folder / "analysis.json").read_text() == "[]\n"
+    assert (folder / "scores.json").is_symlink()
+    assert not list(folder.glob(".analysis*"))
+    assert (folder / "index.html").is_file()

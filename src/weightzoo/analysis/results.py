@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from weightzoo.errors import NotFoundError
+
 if TYPE_CHECKING:
     from weightzoo.datasets.images import ImageData
     from weightzoo.zoo import Zoo
@@ -35,7 +37,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Figure:
-    """How a table is drawn: columns for the axes, one for the colour or the line, two for error bars or a band."""
+    """How a table is drawn: columns for the axes, one for the colour or the line, two for error bars or a band.
+
+    - `bars`: `x` names the bars, `y` is how long they are; with `by`, a bar of each of its values side by side.
+    - `lines`: a line for each value of `by`, through the rows in their order; `low` and `high` bound a band.
+    - `points`: coloured by `by`, a category or a number; `low` and `high` bound an error bar along `y`.
+    - `matrix`: `x` names the columns, `y` the rows, both in order of appearance; `by` is the number of each cell.
+    """
 
     kind: Literal["bars", "lines", "points", "matrix"]
     table: str
@@ -62,6 +70,34 @@ class Result:
     figures: tuple[Figure, ...] = ()
     references: tuple[str, ...] = ()  # the papers whose method or formula it is
 
+    def __post_init__(self) -> None:
+        for figure in self.figures:
+            table = self.tables.get(figure.table)
+            columns = (figure.x, figure.y, figure.by, figure.low, figure.high)
+            missing = [name for name in columns if name is not None and (table is None or name not in table)]
+            if missing:
+                raise ValueError(f"figure {figure.title!r} draws {missing}, which table {figure.table!r} has not")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A method for which the zoo lacks something, and what."""
+
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What the methods that ran found in a zoo, in the order of the report, and which could not run."""
+
+    results: tuple[Result, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def _unheard(done: int, total: int) -> None:
+    """Nobody asked how far a method is."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -76,7 +112,21 @@ class Context:
     quick: bool = False
     threads: int = 1
     images: ImageData | None = None
-    on_progress: Callable[[int, int], None] = lambda done, total: None
+    on_progress: Callable[[int, int], None] = _unheard
+
+
+def images_of(zoo: Zoo, context: Context) -> ImageData:
+    """The images that the models were trained on.
+
+    Raises:
+        NotFoundError: they are not at hand.
+    """
+    if context.images is None:
+        raise NotFoundError(
+            f"needs the images of {zoo.dataset_info.name} that the models were trained on, and data/{zoo.path.name} is "
+            f"not there or holds others; `weightzoo prepare {zoo.path.name}` makes it"
+        )
+    return context.images
 
 
 Analysis = Callable[["Zoo", Context], Result]

@@ -16,7 +16,7 @@ from weightzoo.architectures import Architecture
 from weightzoo.errors import FormatError, LayoutError, MissingError
 from weightzoo.published.model import PublishedModel
 from weightzoo.published.source import IN_MEMORY, Published, Remark, Source
-from weightzoo.published.workers import in_order, worth_it
+from weightzoo.workers import in_order, worth_it
 from weightzoo.zoo import DatasetInfo, ZooHeader, write_zoo
 from weightzoo.zoo.write import refuse_foreign
 

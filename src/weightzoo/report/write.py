@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from weightzoo import analysis
+from weightzoo.analysis.output import OUTPUTS, UNFINISHED
 from weightzoo.analysis.performance import QUANTILES
 from weightzoo.errors import FormatError
 from weightzoo.members import FACTORS
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from weightzoo.zoo import Zoo
 
 PAGE, METRICS, FIGURES, PLOTS = "index.html", "metrics.json", "figures", "plots"
-_IGNORED = ".gitignore"  # DVC puts one beside its outs; it stays
+_KEPT = (".gitignore", *OUTPUTS)  # DVC puts the first beside its outs; an analysis of the zoo writes the others
 _STEPS = 7  # findings, at most five figures, the page
 _SPREAD = ("mean", "std", "min", "q05", "q25", "median", "q75", "q95", "max")
 _SUMMARISED = {metric: _SPREAD if metric == "test_accuracy" else ("mean", "median") for metric in analysis.METRICS}
@@ -52,8 +54,7 @@ def write_report(zoo: Zoo, folder: Path | str, *, on_progress: Callable[[int, in
     findings = Findings(zoo)
     drawn = _charts(findings)
     with replaced_folder(folder) as partial:
-        if (folder / _IGNORED).is_file():
-            (partial / _IGNORED).write_bytes((folder / _IGNORED).read_bytes())
+        _take_over(folder, partial)
         (partial / FIGURES).mkdir()
         (partial / PLOTS).mkdir()
         for done, chart in enumerate(drawn, start=1):
@@ -68,11 +69,26 @@ def write_report(zoo: Zoo, folder: Path | str, *, on_progress: Callable[[int, in
     return folder / PAGE
 
 
+def _take_over(folder: Path, partial: Path) -> None:
+    """What is in the folder and not the report's goes on to be there, as the same files."""
+    for name in _KEPT:
+        former = folder / name
+        if former.is_dir() and not former.is_symlink():
+            shutil.copytree(former, partial / name, symlinks=True, copy_function=_link)
+        elif former.is_symlink() or former.exists():
+            _link(former, partial / name)
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    os.link(source, target, follow_symlinks=False)
+
+
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise FormatError(f"{folder}: is a file; give the path of a folder")
-    ours = {PAGE, METRICS, FIGURES, PLOTS, _IGNORED}
-    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in ours) if folder.is_dir() else []
+    ours = {PAGE, METRICS, FIGURES, PLOTS, *_KEPT}
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    foreign = sorted(name for name in names if name not in ours and not name.startswith(UNFINISHED))
     if foreign:
         raise FormatError(f"{folder}: holds {foreign[0]!r}, which no report has; choose another folder or empty it")
 

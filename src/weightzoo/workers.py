@@ -38,7 +38,7 @@ def in_order(
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    pool = ProcessPoolExecutor(workers, context, _begin)
+    pool = ProcessPoolExecutor(workers, context, begin)
     waiting: deque[Future[Result]] = deque()
     left = iter(tasks)
     try:
@@ -55,7 +55,8 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def begin() -> None:
+    """What a process of a pool does first: one thread of PyTorch, and an end when its parent ends."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted terminal tells all processes; the first decides

@@ -1,0 +1,68 @@
+"""The methods of analysis as data, in the order of the report. A method's code is imported when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from weightzoo.analysis.results import Analysis
+from weightzoo.errors import NotFoundError
+from weightzoo.mistakes import nearest
+
+Section = Literal[
+    "Prediction from weights",
+    "Diversity and agreement",
+    "Alignment and loss landscape",
+    "Learning dynamics",
+]
+Need = Literal["images", "twins"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A function from a zoo to a `Result`, and what is to be known of it before it runs."""
+
+    name: str
+    title: str
+    section: Section
+    function: str  # module:name
+    paper: str  # whose method it is
+    quick: bool = True  # whether it is part of a first look
+    needs: tuple[Need, ...] = ()  # beside a packed zoo: its images, or models that are sparse twins
+
+    @property
+    def module(self) -> str:
+        """The dotted path of the module that holds the function."""
+        return self.function.partition(":")[0]
+
+    def load(self) -> Analysis:
+        """The function itself."""
+        return getattr(import_module(self.module), self.function.partition(":")[2])
+
+
+METHODS = (
+    Method(
+        "spread",
+        "Spread of accuracy and generalisation gap",
+        "Diversity and agreement",
+        "weightzoo.analysis.diversity:spread",
+        "Schürholt et al. 2022",
+    ),
+)
+
+
+def chosen_methods(names: Sequence[str] = (), *, quick: bool = False) -> tuple[Method, ...]:
+    """The methods of these names, in the order of the report; without names all, or those of the quick subset.
+
+    Raises:
+        NotFoundError: there is no method of a name; the message names the nearest.
+    """
+    known = {method.name: method for method in METHODS}
+    for name in names:
+        if name not in known:
+            raise NotFoundError(f"no method {name!r}; {nearest(name, known)}")
+    if names:
+        return tuple(method for method in METHODS if method.name in names)
+    return tuple(method for method in METHODS if method.quick or not quick)

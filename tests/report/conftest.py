@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.gallery import gallery
 from tests.report.synthetic import HYP, synthetic_zoo
+from weightzoo.analysis.output import write_analysis
+from weightzoo.analysis.results import Context
 from weightzoo.report import write_report
 from weightzoo.zoo import Zoo
 
@@ -25,5 +28,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 @pytest.fixture(scope="session")
 def report(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of `zoo`, to be read only."""
-    return write_report(zoo, tmp_path_factory.mktemp("reports") / "small").parent
+    """The report of `zoo` with an analysis, to be read only."""
+    folder = tmp_path_factory.mktemp("reports") / "small"
+    write_analysis(folder, zoo, Context(), gallery())
+    return write_report(zoo, folder).parent

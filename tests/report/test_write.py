@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.report.gallery import gallery
 from tests.report.synthetic import HYP, synthetic_zoo
+from weightzoo.analysis.output import OUTPUTS, write_analysis
+from weightzoo.analysis.results import Context
 from weightzoo.errors import FormatError
 from weightzoo.report import payload, write_report
 from weightzoo.report.findings import Findings
@@ -87,28 +90,58 @@ def test_every_reference_on_the_page_has_its_one_target(report: Path):
 
 def test_every_figure_says_what_it_shows(report: Path):
     drawings = [attributes for tag, attributes in Page(report / "index.html").tags if tag == "svg"]
-    assert len(drawings) >= 6 + 3 + 3 + 4 + 6
+    assert len(drawings) >= 6 + 3 + 3 + 4 + 6 + 8
     assert all(len(drawing["aria-label"] or "") > 20 and drawing["role"] == "img" for drawing in drawings)
 
 
 def test_the_same_zoo_gives_the_same_bytes_whatever_its_provenance(zoo: Zoo, report: Path, tmp_path: Path):
+    write_analysis(tmp_path / "elsewhere", zoo, Context(), gallery())
     again = write_report(Zoo.open(zoo.path), tmp_path / "elsewhere").parent
     assert files(again) == files(report)
 
 
 def test_the_files(report: Path):
     charts = {"accuracy_distributions", "learning_curves", "factor_effects", "weight_norms", "weight_map"}
-    names = {str(Path(name)) for name in files(report)}
+    charts |= {"analysis-spread"}
+    names = {str(Path(name)) for name in files(report) if not name.startswith(OUTPUTS)}
     assert names == {
         "index.html",
         "metrics.json",
         *(f"figures/{chart}.png" for chart in charts),
-        *(f"plots/{table}.csv" for table in charts | {"variance_shares"}),
+        *(f"plots/{table}.csv" for table in charts - {"analysis-spread"} | {"variance_shares"}),
     }
     for chart in charts:
         image = Image.open(report / "figures" / f"{chart}.png")
         assert min(image.size) >= 400
         assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_the_page_tells_what_the_methods_found(report: Path):
+    page = Page(report / "index.html")
+    for words in (
+        "What the weights tell",
+        "It found 3 things.",
+        "0.971",
+        "0.950 to 0.980",
+        "0.815",
+        "−0.020",
+        "Nobody et al.",
+    ):
+        assert words in page.text
+    assert "<i>odd</i>" in page.text
+    assert "needs sparse twins" in page.text
+    names = [attributes["id"] for _, attributes in page.tags if (attributes.get("id") or "").startswith("method-")]
+    assert names == ["method-spread", "method-other"]
+
+
+def test_an_analysis_of_another_build_is_not_told(zoo: Zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_analysis(tmp_path, zoo.select([0, 1, 2]), Context(), gallery())
+    page = write_report(zoo, tmp_path)
+    assert "of another build of the zoo" in caplog.text
+    assert "What the weights tell" not in page.read_text(encoding="utf-8")
+    (tmp_path / "methods.json").write_text("{")
+    with pytest.raises(FormatError, match="analyse the zoo again"):
+        write_report(zoo, tmp_path)
 
 
 def test_metrics_are_those_of_the_zoo(zoo: Zoo, report: Path):

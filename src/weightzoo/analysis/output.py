@@ -139,8 +139,8 @@ def _with_former(folder: Path, made: Mapping[str, Any], analysed: Analysed) -> A
     results = [*analysed.results, *(one for one in kept.results if one.method not in ran and one.method in order)]
     left_out = [*analysed.left_out, *(one for one in kept.left_out if one.method not in ran and one.method in order)]
     return Analysed(
-        tuple(sorted(results, key=lambda one: order.get(one.method, -1))),
-        tuple(sorted(left_out, key=lambda one: order.get(one.method, -1))),
+        tuple(sorted(results, key=lambda one: order.get(one.method, len(order)))),
+        tuple(sorted(left_out, key=lambda one: order.get(one.method, len(order)))),
     )
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from weightzoo.analysis.factors import levels
 from weightzoo.analysis.performance import finished
+from weightzoo.analysis.results import Result
 from weightzoo.analysis.weights import WeightSpace, evenly
-from weightzoo.report import drawing
+from weightzoo.report import declared, drawing
 from weightzoo.report.labels import LABELS
 from weightzoo.report.style import PANEL_INCHES, Draw
 
@@ -28,6 +29,8 @@ class Panel:
     title: str
     description: str
     draw: Draw
+    caption: str = ""  # of its own, beside that of the chart
+    height: float | None = None  # in inches, if not that of the chart
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,23 @@ def weight_map(space: WeightSpace, models: pd.DataFrame, factors: Sequence[str],
     if len(shown) < len(chosen):
         caption += f" Drawn: {len(shown):,} of them."
     return Chart("weight_map", "Weight-space map", caption, tuple(panels), height=3.2)
+
+
+def of_method(result: Result) -> Chart:
+    """The figures of a method of analysis."""
+    panels = tuple(
+        Panel(
+            f"{number}-{_identifier(figure.table)}",
+            figure.title,
+            f"{figure.title}. {figure.caption}",
+            declared.drawn(figure, result.tables[figure.table]),
+            figure.caption,
+            declared.height(figure, result.tables[figure.table]),
+        )
+        for number, figure in enumerate(result.figures)
+    )
+    tallest = max((panel.height or 0 for panel in panels), default=PANEL_INCHES[1])
+    return Chart(f"analysis-{result.method}", result.title, "", panels, tallest)
 
 
 def _spread(epochs: np.ndarray, count: int) -> list[int]:

@@ -62,7 +62,7 @@ def fan(table: pd.DataFrame, best: np.ndarray | None, *, log: bool, metric: str)
         drawn = drawn[np.isfinite(drawn)]
         if log and len(drawn) and 0 < 4 * drawn.min() < drawn.max():
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(FixedLocator(_decades(drawn.min(), drawn.max())))
+            axes.yaxis.set_major_locator(FixedLocator(decades(drawn.min(), drawn.max())))
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
         elif metric == "norm":
@@ -190,7 +190,7 @@ def _map_axes(axes: Axes, first: str, second: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _decades(low: float, high: float) -> list[float]:
+def decades(low: float, high: float) -> list[float]:
     """Ticks of a logarithmic axis: 1, 2, 5 of each power of ten within a decade and a half, else few powers."""
     span = math.log10(high / low)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

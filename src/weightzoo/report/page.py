@@ -12,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from weightzoo import analysis
+from weightzoo.analysis.output import Stored
 from weightzoo.architectures.graph import (
     Activation,
     BatchNorm,
@@ -31,10 +32,11 @@ from weightzoo.report.charts import Chart
 from weightzoo.report.findings import Findings
 from weightzoo.report.labels import LABELS, factor_value, fixed, percent, points
 from weightzoo.report.style import panel_svg
+from weightzoo.report.telling import told_by_methods
 
 
-def render(findings: Findings, charts: list[Chart]) -> str:
-    """The whole page as HTML."""
+def render(findings: Findings, charts: list[Chart], told: Stored | None = None) -> str:
+    """The whole page as HTML, with what an analysis told of the zoo; `charts` are also those of its methods."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("weightzoo.report", "."),
         autoescape=True,
@@ -53,6 +55,7 @@ def render(findings: Findings, charts: list[Chart]) -> str:
         best=_best(findings),
         effects=_effect_rows(findings),
         snippet=_snippet(findings),
+        told=told and told_by_methods(told),
         charts={chart.name: chart for chart in charts},
         svgs={chart.name: [_svg(chart, index) for index in range(len(chart.panels))] for chart in charts},
         columns=data["columns"],
@@ -224,7 +227,8 @@ def _snippet(findings: Findings) -> str:
 
 def _svg(chart: Chart, index: int) -> Markup:
     panel = chart.panels[index]
-    return Markup(panel_svg(f"{chart.name}-{panel.name}", panel.draw, panel.description, chart.height))
+    height = panel.height or chart.height
+    return Markup(panel_svg(f"{chart.name}-{panel.name}", panel.draw, panel.description, height))
 
 
 def _asset(name: str) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from weightzoo import analysis
-from weightzoo.analysis.output import OUTPUTS, UNFINISHED
+from weightzoo.analysis.output import OUTPUTS, UNFINISHED, Stored, read_analysis
 from weightzoo.analysis.performance import QUANTILES
 from weightzoo.errors import FormatError
 from weightzoo.members import FACTORS
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 PAGE, METRICS, FIGURES, PLOTS = "index.html", "metrics.json", "figures", "plots"
 _KEPT = (".gitignore", *OUTPUTS)  # DVC puts the first beside its outs; an analysis of the zoo writes the others
-_STEPS = 7  # findings, at most five figures, the page
+_USUAL = 7  # steps, before it is known how many there are
+_log = logging.getLogger("weightzoo")
 _SPREAD = ("mean", "std", "min", "q05", "q25", "median", "q75", "q95", "max")
 _SUMMARISED = {metric: _SPREAD if metric == "test_accuracy" else ("mean", "median") for metric in analysis.METRICS}
 
@@ -39,34 +41,48 @@ def write_report(zoo: Zoo, folder: Path | str, *, on_progress: Callable[[int, in
     """Write the report of a zoo into `folder`, in place of a former one, and return the path of its page.
 
     Files: `index.html`, which needs no other; `figures/*.png`; `plots/*.csv`, the same figures' data for
-    `dvc plots show`; `metrics.json` for `dvc metrics show`. They depend on the zoo alone, not on its provenance: the
-    same zoo gives the same bytes. A failure leaves a former report as it was. `on_progress` is told how many steps of
-    how many are done, and which comes next.
+    `dvc plots show`; `metrics.json` for `dvc metrics show`. What an analysis of the zoo wrote into the folder (see
+    `write_analysis`) stays there and is told on the page. They depend on the zoo and its analysis alone, not on
+    provenance: the same give the same bytes. A failure leaves a former report as it was. `on_progress` is told how many
+    steps of how many are done, and which comes next.
 
     Raises:
-        FormatError: `folder` holds something other than a report, or the zoo is corrupt.
+        FormatError: `folder` holds something other than a report, or the zoo or its analysis is corrupt.
         MissingError: a file of the zoo is missing.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100  (a link stays a link)
     _refuse_foreign(folder)
     tell = on_progress or (lambda done, total, what: None)
-    tell(0, _STEPS, "findings")
+    tell(0, _USUAL, "findings")
     findings = Findings(zoo)
-    drawn = _charts(findings)
+    told = _analysis(folder, zoo)
+    drawn = _charts(findings) + ([charts.of_method(result) for result in told.analysed.results] if told else [])
+    steps = len(drawn) + 2  # findings, the figures, the page
     with replaced_folder(folder) as partial:
         _take_over(folder, partial)
         (partial / FIGURES).mkdir()
         (partial / PLOTS).mkdir()
         for done, chart in enumerate(drawn, start=1):
-            tell(done, _STEPS, chart.title.lower())
+            tell(done, steps, chart.title.lower())
+            if not chart.panels:
+                continue
             png = panels_png(f"{zoo.name}: {chart.title}", [(p.title, p.draw) for p in chart.panels], chart.height)
             (partial / FIGURES / f"{chart.name}.png").write_bytes(png)
         for name, table in _plots(findings).items():
             table.to_csv(partial / PLOTS / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-        tell(_STEPS - 1, _STEPS, "page")
+        tell(steps - 1, steps, "page")
         (partial / METRICS).write_text(json.dumps(_metrics(findings), indent=2) + "\n", encoding="utf-8")
-        (partial / PAGE).write_text(render(findings, drawn), encoding="utf-8", newline="\n")
+        (partial / PAGE).write_text(render(findings, drawn, told), encoding="utf-8", newline="\n")
     return folder / PAGE
+
+
+def _analysis(folder: Path, zoo: Zoo) -> Stored | None:
+    """What an analysis of this very zoo left in the folder."""
+    told = read_analysis(folder)
+    if told is not None and not told.is_of(zoo):
+        _log.warning("%s: its analysis is of another build of the zoo, and left out; analyse the zoo again", folder)
+        return None
+    return told
 
 
 def _take_over(folder: Path, partial: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / files.METRICS_FILE).rename(tmp_path / "m")
     write(tmp_path)
     files.checkpoint_files(tmp_path)[0].rename(tmp_path / files.METRICS_FILE)
-    with pytest.raises(FormatError, match="weightzoo checkpoints 1"):
+    with pytest.raises(FormatError, match="weightzoo checkpoints 2"):
         files.read_metrics(tmp_path)
 
 

@@ -9,29 +9,24 @@ and of a member that is made sparse, in files like those of its checkpoints:
     log_variances/                             of variational dropout; 0 where a parameter has none
 
 A checkpoint file spans its first to its last epoch and takes as many epochs as fit in `PART_BYTES`, at least one: a
-small CNN has a single file, a ResNet-18 one an epoch. All metadata is one sorted JSON value, since safetensors keeps
-no order of keys: the same content is always the same bytes.
+small CNN has a single file, a ResNet-18 one an epoch. All are sealed (`weightzoo.sealed`): a changed bit is an error.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from weightzoo.errors import FormatError, LayoutError, MissingError, NotFoundError
 from weightzoo.layout import Layout
+from weightzoo.sealed import opened, sealed
 
-CHECKPOINTS_FORMAT = "weightzoo checkpoints 1"
-METRICS_FORMAT = "weightzoo metrics 1"
+CHECKPOINTS_FORMAT = "weightzoo checkpoints 2"
+METRICS_FORMAT = "weightzoo metrics 2"
 CHECKPOINTS_FOLDER = "checkpoints"
 FOLDERS = {"weights": CHECKPOINTS_FOLDER, "mask": "masks", "log_variance": "log_variances"}
 DTYPES: dict[str, type[np.generic]] = {"weights": np.float32, "mask": np.uint8, "log_variance": np.float32}
@@ -47,6 +42,7 @@ METRICS = (
     "generalization_gap",
 )
 SPARSE_METRICS = ("train_objective", "sparsity")  # beside METRICS, of members that are made sparse
+_REMEDY = "train the member again"
 _NAME = re.compile(r"epochs_(\d{4,})-(\d{4,})\.safetensors")
 
 
@@ -109,7 +105,7 @@ def encode_checkpoints(checkpoints: Checkpoints, layout: Layout) -> bytes:
         raise LayoutError(f"{len(checkpoints.epochs)} epochs for {len(checkpoints.weights)} weight vectors")
     tensors = layout.unflatten(np.asarray(checkpoints.weights, DTYPES[checkpoints.kind]))
     header = {"format": CHECKPOINTS_FORMAT, "member": checkpoints.member, "epochs": list(checkpoints.epochs)}
-    return _encode(tensors, header)
+    return sealed(tensors, header)
 
 
 def encode_metrics(metrics: RecordedMetrics) -> bytes:
@@ -122,7 +118,7 @@ def encode_metrics(metrics: RecordedMetrics) -> bytes:
     tensors["probe_logits"] = np.asarray(metrics.probe_logits, np.float16)
     tensors["epochs"] = np.asarray(metrics.epochs, np.int32)
     tensors["checkpoint_epochs"] = np.asarray(metrics.checkpoint_epochs, np.int32)
-    return _encode(tensors, {"format": METRICS_FORMAT, "member": metrics.member})
+    return sealed(tensors, {"format": METRICS_FORMAT, "member": metrics.member})
 
 
 def read_metrics(folder: Path | str) -> RecordedMetrics:
@@ -133,7 +129,7 @@ def read_metrics(folder: Path | str) -> RecordedMetrics:
         FormatError: it is truncated, corrupt or of another format.
     """
     path = Path(folder) / METRICS_FILE
-    with _opened(path, METRICS_FORMAT) as (file, header):
+    with opened(path, METRICS_FORMAT, remedy=_REMEDY) as (file, header):
         names = {*METRICS, "val_class_accuracy", "test_class_accuracy", "probe_logits", "epochs", "checkpoint_epochs"}
         missing = sorted(names - set(file.keys()))
         if missing:
@@ -216,7 +212,7 @@ def read_state(folder: Path | str, epoch: int, kind: str = "weights") -> dict[st
     """
     kept: list[int] = []
     for path in checkpoint_files(folder, kind):
-        with _opened(path, CHECKPOINTS_FORMAT) as (file, header):
+        with opened(path, CHECKPOINTS_FORMAT, remedy=_REMEDY) as (file, header):
             own: list[int] = header["epochs"]
             kept += own
             if epoch in own:
@@ -263,7 +259,7 @@ def ranges(epochs: Iterable[int]) -> str:
 
 
 def _read_part(path: Path, layout: Layout, wanted: list[int] | None, kind: str) -> Checkpoints:
-    with _opened(path, CHECKPOINTS_FORMAT) as (file, header):
+    with opened(path, CHECKPOINTS_FORMAT, remedy=_REMEDY) as (file, header):
         kept: list[int] = header["epochs"]
         rows = [row for row, epoch in enumerate(kept) if wanted is None or epoch in wanted]
         names = list(file.keys())
@@ -287,23 +283,3 @@ def _span(path: Path) -> tuple[int, int]:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1]), int(match[2])
-
-
-def _encode(tensors: Mapping[str, np.ndarray], header: dict[str, Any]) -> bytes:
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    return save(contiguous, {"weightzoo": json.dumps(header, sort_keys=True)})
-
-
-@contextmanager
-def _opened(path: Path, expected: str) -> Generator[tuple[Any, dict[str, Any]]]:
-    """A safetensors file of ours and its header; whatever is wrong with it becomes one of our errors."""
-    if not path.is_file():
-        raise MissingError(f"{path}: no such file; the run is not finished, or its artifacts were deleted")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {}).get("weightzoo", "{}"))
-            if header.get("format") != expected:
-                raise FormatError(f"{path}: format {header.get('format')!r}, expected {expected!r}")
-            yield file, header
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise FormatError(f"{path}: truncated or no safetensors file ({error}); train the member again") from None

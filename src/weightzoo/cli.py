@@ -348,10 +348,11 @@ def summary() -> None:
 
 @app.command("tracking-uri", epilog=_example("weightzoo tracking-uri"))
 def tracking_uri() -> None:
-    """Print where runs are recorded: MLFLOW_TRACKING_URI, or the database in mlruns."""
+    """Print where runs are recorded, without a password: MLFLOW_TRACKING_URI, or the database in mlruns."""
+    from weightzoo.redaction import redact
     from weightzoo.tracking import default_tracking_uri
 
-    console.stdout.print(default_tracking_uri(), markup=False)
+    console.stdout.print(redact(default_tracking_uri()), markup=False)
 
 
 def _plan_all(params: Params, *, calibrate: bool, as_json: bool) -> None:

@@ -12,10 +12,12 @@ import sqlite3
 from collections.abc import Generator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from weightzoo.errors import TrackingError, WeightzooError
+from weightzoo.patience import Patience, PatientClient
+from weightzoo.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,10 +34,11 @@ def default_tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
 
-def connect(tracking_uri: str | None = None) -> MlflowClient:
+def connect(tracking_uri: str | None = None, patience: Patience | None = None) -> MlflowClient:
     """Open the tracking store; an SQLite database is made if it is not there, whole or not at all.
 
-    SQLite is set to write-ahead logging, which persists: readers (the MLflow UI) then never wait for the trainer.
+    SQLite is set to write-ahead logging, which persists: readers (the MLflow UI) then never wait for the trainer. The
+    calls of any other store are made with `patience`, once it answered.
 
     Raises:
         TrackingError: it is no database, can't be written to, or no server answers.
@@ -51,7 +54,10 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
             _require_database(uri)
         else:
             raise TrackingError(f"{uri}: MLflow keeps runs in a database or behind a server; use sqlite:///PATH")
-        return _client(uri)
+        client = _client(uri)
+    if database is not None:
+        return client
+    return cast("MlflowClient", PatientClient(client, uri, patience or Patience()))
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
@@ -87,7 +93,9 @@ def tracking_errors(tracking_uri: str) -> Generator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError | sqlite3.Error) or type(error).__module__.startswith(_FOREIGN):
-            raise TrackingError(f"{_without_password(tracking_uri)}: {_first_line(error)}{_remedy(error)}") from error
+            told = f"{tracking_uri}: {_refusal(error) or _first_line(error) + _remedy(error)}"
+            shown = redact(told, tracking_uri)
+            raise TrackingError(shown) from (error if redact(str(error), tracking_uri) == str(error) else None)
         raise
 
 
@@ -98,10 +106,12 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # our patience takes their place
     from mlflow import MlflowClient
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises, with a traceback
     return MlflowClient(uri)
 
 
@@ -152,19 +162,23 @@ def _create_sqlite(database: Path) -> None:
 
 
 def _require_server(uri: str) -> None:
-    """One quick request: MLflow itself would go on trying for minutes before it says that nobody is there."""
+    """One quick request: what comes later is waited for, but a server that is not there at all is an error at once."""
     import urllib.error
     import urllib.request
 
+    parts = urlsplit(uri)
+    address = urlunsplit(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    )  # a user and password are not asked for
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
             pass
     except urllib.error.HTTPError:
         pass  # something answers; what it says to real requests is for those to report
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TrackingError(
-            f"{_without_password(uri)}: no tracking server answers ({reason}); start it or unset MLFLOW_TRACKING_URI"
+            f"{redact(uri)}: no tracking server answers ({reason}); start it or unset MLFLOW_TRACKING_URI"
         ) from None
 
 
@@ -175,15 +189,34 @@ def _require_database(uri: str) -> None:
     try:
         engine = sqlalchemy.create_engine(uri)
     except ImportError as error:
-        raise TrackingError(f"{_without_password(uri)}: {error}; install the database's Python driver") from None
+        raise TrackingError(f"{redact(uri)}: {error}; install the database's Python driver") from None
     try:
         engine.connect().close()
     finally:
         engine.dispose()
 
 
+def _refusal(error: Exception) -> str | None:
+    """What to say if the server does not let us in, or not do this; None if it is something else."""
+    answer = getattr(error, "response", None)
+    status = getattr(answer, "status_code", None)
+    code = getattr(error, "error_code", None)
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if code == "UNAUTHENTICATED" or status == 401:
+        given = "requests without a user" if user is None else f"user {user!r} or the password"
+        return f"the server refuses {given}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if code == "PERMISSION_DENIED" or status == 403:
+        return (
+            f"the server does not permit that to user {user!r}; have somebody who manages the experiment grant "
+            "EDIT on it, or give the zoo another name"
+        )
+    return None
+
+
 def _first_line(error: Exception) -> str:
-    original = getattr(error, "orig", None) or error
+    """What it says first; of MLflow's errors around those of a database, what that says."""
+    inner = error.__cause__ if type(error).__module__.startswith("mlflow") else None
+    original = getattr(inner or error, "orig", None) or error
     return " ".join(str(original).strip().splitlines()[:1]) or type(error).__name__
 
 
@@ -196,10 +229,3 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, PermissionError) or "readonly" in text or "unable to open" in text:
         return "; change the permissions of the folder or set MLFLOW_TRACKING_URI"
     return ""
-
-
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

@@ -27,6 +27,7 @@ from rich.table import Column
 from rich.text import Text
 
 from weightzoo.errors import SpecError, WeightzooError
+from weightzoo.redaction import redact
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 WIDTH_OF_FILES = 200  # columns of a table that goes to a file or a pipe, where nothing needs to be squeezed
@@ -106,8 +107,15 @@ def show_log() -> None:
     """Print the warnings of weightzoo's own log as lines."""
     logger = logging.getLogger("weightzoo")
     if not logger.handlers:
-        logger.addHandler(RichHandler(console=stderr, show_time=False, show_path=False, show_level=False))
+        handler = RichHandler(console=stderr, show_time=False, show_path=False, show_level=False)
+        handler.addFilter(_redacted)
+        logger.addHandler(handler)
         logger.propagate = False
+
+
+def _redacted(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact(record.getMessage()), None
+    return True
 
 
 def guarded(run: Callable[[], None]) -> int:
@@ -130,5 +138,6 @@ def _one_line(error: Exception) -> str:
     """One line an error; a `SpecError` has one a mistake."""
     from rich.markup import escape
 
-    lines = str(error).splitlines() if isinstance(error, SpecError) else [str(error)]
+    text = redact(str(error))
+    lines = text.splitlines() if isinstance(error, SpecError) else [text]
     return escape("\n".join(" ".join(line.split()) for line in lines))

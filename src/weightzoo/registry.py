@@ -25,6 +25,7 @@ from weightzoo.errors import MissingError, NotFoundError
 from weightzoo.members import TRAINING
 from weightzoo.query import parse
 from weightzoo.records import FIELDS, TYPES, RunRecord, record
+from weightzoo.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,7 @@ class Registry:
         absent = [member for member in wanted if member not in newest or newest[member].status == TRAINING]
         if absent:
             raise NotFoundError(
-                f"{len(absent)} of {len(wanted)} members have no finished run in {self.tracking_uri}, "
+                f"{len(absent)} of {len(wanted)} members have no finished run in {redact(self.tracking_uri)}, "
                 f"the first is {absent[0]}; run `weightzoo train {zoo or ''}".rstrip()
                 + "`"
             )

@@ -36,6 +36,8 @@ from weightzoo.connection import (
 )
 from weightzoo.errors import NotFoundError, SpecError, TrackingError
 from weightzoo.members import ENDED, ID_LENGTH, TRAINING, Member
+from weightzoo.patience import Patience
+from weightzoo.redaction import redact
 from weightzoo.spec import Sparsification
 from weightzoo.version import code_version
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["FinishedRun", "KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
 
 METRICS_A_CALL = 1000  # MLflow refuses more
+WRITERS = 8  # at once, where a network lies between
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # not a chat application, which its UI assumes
 _PAGE = 10_000
 _NAME = re.compile(r"\w[\w.-]*")
@@ -117,6 +120,7 @@ class RunStore:
         self.uri = tracking_uri or default_tracking_uri()
         self.artifact_root = artifact_root or os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
         self._resume_folder = resume_folder
+        self.patience = Patience()
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -125,7 +129,12 @@ class RunStore:
         Raises:
             TrackingError: the store can't be opened.
         """
-        return connect(self.uri)
+        return connect(self.uri, self.patience)
+
+    @property
+    def writers(self) -> int:
+        """How many runs are written at once: an SQLite database takes one after the other, a server several."""
+        return 1 if sqlite_path(self.uri) is not None else WRITERS
 
     @property
     def resume_folder(self) -> Path:
@@ -152,7 +161,7 @@ class RunStore:
                 experiment = self._create_experiment(name)
             if experiment.lifecycle_stage != "active":
                 raise TrackingError(
-                    f"{self.uri}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
+                    f"{redact(self.uri)}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
                 )
             return ZooRuns(self, name, experiment.experiment_id, parent_runs or {})
 
@@ -194,7 +203,7 @@ class RunStore:
                 except MlflowException as error:
                     if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                         raise
-        raise NotFoundError(f"no run or member {run!r} in {self.uri}; `weightzoo query` lists what there is")
+        raise NotFoundError(f"no run or member {run!r} in {redact(self.uri)}; `weightzoo query` lists what there is")
 
     def checkpoint(self, run: str, epoch: int, *, raw: bool = False) -> dict[str, np.ndarray]:
         """The weights of a run (or member) id behind an epoch, as a plain state dict of float32 arrays.

@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,15 +71,19 @@ class Recorder:
 
     def begin(self) -> None:
         """Make the runs, so that they can be seen from the start."""
-        now = _now_ms()
-        for row, member in enumerate(self._cohort.members):
-            if row in self._run_ids or member.id in self._ended:
-                continue
-            known = self._known.get(member.id)
-            engine = self._snapshot.identity.engine
+        now, engine = _now_ms(), self._snapshot.identity.engine
+        members = self._cohort.members
+
+        def make(row: int) -> None:
+            known = self._known.get(members[row].id)
             self._run_ids[row] = (
-                self._runs.create(member, engine, now) if known is None else self._runs.take_over(known, member, engine)
+                self._runs.create(members[row], engine, now)
+                if known is None
+                else self._runs.take_over(known, members[row], engine)
             )
+
+        to_make = (row for row in range(len(members)) if row not in self._run_ids)
+        self._each(make, [row for row in to_make if members[row].id not in self._ended])
 
     def append(self, epochs: Sequence[Epoch], state: TrainState, rows: np.ndarray, *, log_now: bool = False) -> None:
         """Save newly trained epochs, and log them if that is wanted or the last time was long enough ago."""
@@ -101,14 +106,12 @@ class Recorder:
         self.begin()
         whole = _gather(list(self._snapshot.epochs()), len(self._cohort))
         first_unlogged = self._unlogged[0].epoch if self._unlogged else len(whole.times)
-        for row in self._run_ids:
-            self._finish_member(row, whole, first_unlogged)
+        self._each(lambda row: self._finish_member(row, whole, first_unlogged), sorted(self._run_ids))
         self._snapshot.discard()
 
     def fail(self) -> None:
         """Mark the runs as failed: the engine broke. Training them again goes on from the snapshot."""
-        for run_id in self._run_ids.values():
-            self._runs.end(run_id, _now_ms(), failed=True)
+        self._each(lambda row: self._runs.end(self._run_ids[row], _now_ms(), failed=True), sorted(self._run_ids))
 
     def _finish_member(self, row: int, whole: _Trajectory, first_unlogged: int) -> None:
         member, run_id = self._cohort.members[row], self._run_ids[row]
@@ -161,7 +164,7 @@ class Recorder:
         self._on_recorded(member.id, digest)
 
     def _log_live(self) -> None:
-        for row in self._run_ids:
+        def log(row: int) -> None:
             points: list[Point] = []
             for epoch in self._unlogged:
                 position = np.flatnonzero(epoch.rows == row)
@@ -172,6 +175,8 @@ class Recorder:
                     ]
             if points:
                 self._log(row, points)
+
+        self._each(log, sorted(self._run_ids))
         self._unlogged = []
 
     def _log(self, row: int, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
@@ -202,7 +207,8 @@ class Recorder:
         in_memory = {epoch.epoch: epoch for epoch in fresh}
         saved = {epoch.epoch: epoch for epoch in self._snapshot.epochs() if epoch.epoch in part}
         by_epoch = saved | in_memory
-        for row, run_id in self._run_ids.items():
+
+        def put(row: int) -> None:
             own = [epoch for epoch in part if row in by_epoch[epoch].rows]
             for kind in self._kinds if own else ():
                 values: list[np.ndarray] = []
@@ -212,7 +218,24 @@ class Recorder:
                         values.append(self._snapshot.trajectory(row, [epoch], kind)[0])
                     else:
                         values.append(one.kept[kind][int(np.flatnonzero(one.rows == row)[0])])
-                self._runs.put(run_id, self._encode_part(row, own, np.stack(values), kind))
+                self._runs.put(self._run_ids[row], self._encode_part(row, own, np.stack(values), kind))
+
+        self._each(put, sorted(self._run_ids))
+
+    def _each(self, work: Callable[[int], None], rows: Sequence[int]) -> None:
+        """Do it for every row, at once as far as the store takes it; after an error no row is begun."""
+        at_once = min(self._runs.store.writers, len(rows))
+        if at_once <= 1:
+            for row in rows:
+                work(row)
+            return
+        with ThreadPoolExecutor(at_once, thread_name_prefix="weightzoo-writer") as pool:
+            try:
+                for done in [pool.submit(work, row) for row in rows]:
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def _encode_part(self, row: int, epochs: Sequence[int], values: np.ndarray, kind: str) -> dict[str, bytes]:
         part = Checkpoints(self._cohort.members[row].id, tuple(epochs), values, kind)

@@ -182,8 +182,13 @@ def _train(
             if trained:
                 store.update_statistics()
         except BaseException as error:
-            build.writer.abandon(only_essential=not isinstance(error, Exception))  # who interrupts does not wait
+            interrupted = not isinstance(error, Exception)
+            if interrupted or build.writer.failed:
+                store.patience.end()  # who interrupts does not wait, nor does who has waited
+            build.writer.abandon(only_essential=interrupted)
             raise
+        finally:
+            store.patience.renew()
         return _summary(build, results, trained)
 
 
@@ -248,6 +253,7 @@ def _train_together(
                 build.writer.submit(shard.recorder.fail, essential=True)  # behind saving, which may make the runs
         raise
     except BaseException:
+        build.runs.store.patience.end()  # told to go, which should not wait for a store that is away
         _save(build, shards)
         raise
     _save(build, shards)

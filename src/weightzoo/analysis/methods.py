@@ -50,6 +50,53 @@ METHODS = (
         "weightzoo.analysis.diversity:spread",
         "Schürholt et al. 2022",
     ),
+    Method(
+        "extrapolation",
+        "Learning curves extrapolated",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.extrapolation:extrapolate",
+        "Domhan et al. 2015",
+    ),
+    Method(
+        "stopping",
+        "Early stopping and successive halving replayed",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.stopping:replay_stopping",
+        "Jamieson and Talwalkar 2016",
+    ),
+    Method(
+        "trajectories",
+        "Trajectories through weight space",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.trajectories:describe_trajectories",
+        "Schürholt et al. 2022",
+    ),
+    Method(
+        "transfer",
+        "Transfer predicted from source weights",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.transfer:predict_transfer",
+        "Schürholt et al. 2022",
+        quick=False,
+        needs=("images",),
+    ),
+    Method(
+        "class-errors",
+        "Errors by class from weights",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.class_errors:predict_class_errors",
+        "Schürholt et al. 2022",
+        quick=False,
+    ),
+    Method(
+        "planted-bias",
+        "Planted biases found",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.planted_bias:find_planted_bias",
+        "Schürholt et al. 2022",
+        quick=False,
+        needs=("images",),
+    ),
 )
 
 

@@ -18,7 +18,7 @@ from weightzoo.errors import FormatError, LayoutError, MissingError
 from weightzoo.members import ENDED
 from weightzoo.zoo import METRICS, Sparse, Zoo
 from weightzoo.zoo import format as fmt
-from weightzoo.zoo.write import stored_file
+from weightzoo.zoo.header import StoredFile
 
 Severity = Literal["ok", "note", "warning", "error"]
 _CHECKS = ("files", "tables", "weights", "duplicates", "splits", "accuracy")
@@ -122,8 +122,9 @@ def _made(check: str, look: Callable[[], Iterable[str | Finding]], summary: str)
 
 
 def _files(zoo: Zoo) -> Iterator[str]:
+    _ = zoo.provenance  # read, it is compared with its checksum
     for recorded in zoo.files:
-        if stored_file(zoo.path / recorded.name) != recorded:
+        if StoredFile.of(zoo.path / recorded.name) != recorded:
             yield f"{recorded.name} is damaged: its hash is not the recorded one; assemble or pull the zoo again"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from tests.zoo import synthetic_zoo
 from weightzoo.errors import FormatError
 from weightzoo.verify import verify_zoo
 from weightzoo.zoo import ModelRecord, Sparse, Zoo, ZooHeader, write_zoo
+from weightzoo.zoo.header import StoredFile
 
 LACKING = 2  # the epoch whose weights an imported model lacks
 
@@ -69,8 +71,14 @@ def test_columns_that_the_header_does_not_announce_are_refused(tmp_path) -> None
     write_zoo(tmp_path / "sparse", head, records)
     dense = header(sparse=False)
     write_zoo(tmp_path / "dense", dense, [synthetic_zoo.record(number, dense) for number in range(3)])
-    content = (tmp_path / "sparse" / "models.parquet").read_bytes()
+    table = tmp_path / "dense" / "models.parquet"
+    table.write_bytes((tmp_path / "sparse" / "models.parquet").read_bytes())
+    place = tmp_path / "dense" / "zoo.json"
+    record = json.loads(place.read_text())
+    own = [file for file in record["files"] if file["name"] != table.name]
+    record["files"] = [*own, dataclasses.asdict(StoredFile.of(table))]
+    del record["checksum"]
+    place.write_text(json.dumps(record))
     zoo = Zoo.open(tmp_path / "dense")
-    (tmp_path / "dense" / "models.parquet").write_bytes(content)
     with pytest.raises(FormatError, match=r"columns differ from the format at .*sparsity"):
         _ = zoo.models

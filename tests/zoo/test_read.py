@@ -196,10 +196,14 @@ def test_missing_and_truncated_files(tmp_path, name):
 def test_altered_contents(tmp_path):
     head = synthetic_zoo.header(2)
     path = write_zoo(tmp_path / "zoo", head, synthetic_zoo.records(head))
-    for name in ("models.parquet", "epochs.parquet"):
+    for name in ("models.parquet", "epochs.parquet", "provenance.parquet"):
         (path / name).write_bytes(bytes((path / name).stat().st_size))
-    with pytest.raises(FormatError, match="no readable Parquet"):
+    with pytest.raises(FormatError, match=r"models\.parquet: altered"):
         Zoo.open(path).models  # noqa: B018
+    with pytest.raises(FormatError, match=r"epochs\.parquet: altered"):
+        Zoo.open(path).epochs  # noqa: B018
+    with pytest.raises(FormatError, match="no readable Parquet"):
+        Zoo.open(path).provenance  # noqa: B018
     (path / "weights-00000.safetensors").write_bytes(bytes((path / "weights-00000.safetensors").stat().st_size))
     with pytest.raises(FormatError, match="weights-00000"):
         Zoo.open(path).weights()
@@ -209,6 +213,7 @@ def test_altered_contents(tmp_path):
     ("old", "new"),
     [
         ('"weightzoo zoo 1"', '"weightzoo zoo 2"'),
+        ('"checksum"', '"check"'),
         ('"models": 2', '"models": "many"'),
         ('"checkpoint_epochs"', '"epochs"'),
         ('"kernel": 5', '"kernel": 7'),

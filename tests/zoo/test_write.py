@@ -18,7 +18,7 @@ from safetensors import safe_open
 from tests.zoo import synthetic_zoo
 from weightzoo.errors import FormatError, LayoutError, SpecError
 from weightzoo.zoo import METRICS, Zoo, format, write_zoo
-from weightzoo.zoo.write import stored_file
+from weightzoo.zoo.header import StoredFile
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -60,7 +60,7 @@ def test_header_is_readable_json_with_the_true_sizes_and_hashes(written):
     assert record["dataset"]["class_names"] == list("0123456789")
     assert [each["name"] for each in record["architecture"]["parameters"]] == list(head.architecture.layout.names)
     for entry in record["files"]:
-        assert stored_file(path / entry["name"]) == type(stored_file(path / entry["name"]))(**entry)
+        assert StoredFile.of(path / entry["name"]) == StoredFile(**entry)
     assert {entry["name"] for entry in record["files"]} == set(contents(path)) - {"zoo.json", "provenance.parquet"}
 
 

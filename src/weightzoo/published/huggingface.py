@@ -21,6 +21,7 @@ from weightzoo.members import FACTORS
 from weightzoo.published.target import export_folder
 from weightzoo.zoo import Zoo
 from weightzoo.zoo import format as fmt
+from weightzoo.zoo.provenance import write_provenance
 
 LAYOUT = "huggingface"
 _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
@@ -83,7 +84,7 @@ def export_huggingface(
         provenance = pq.read_table(zoo.path / fmt.PROVENANCE)
         at = provenance.schema.get_field_index("machine")
         nowhere = provenance.set_column(at, provenance.schema.field(at), pa.nulls(len(provenance), pa.string()))
-        pq.write_table(nowhere, folder / fmt.PROVENANCE)
+        write_provenance(folder / fmt.PROVENANCE, nowhere)
         (folder / ".gitattributes").write_text(_LARGE_FILES)
         (folder / "README.md").write_text(card(zoo, license), encoding="utf-8")
     return True

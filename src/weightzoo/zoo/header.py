@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from weightzoo.architectures.serialise import from_json, to_json
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, LayoutError, MissingError
 from weightzoo.zoo.format import FORMAT, HEADER, SPARSE_TENSORS
+from weightzoo.zoo.tensors import HASH_BYTES
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,19 @@ class StoredFile:
     bytes: int
     blake2b: str
 
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """A file on the disk."""
+        digest = hashlib.blake2b(digest_size=HASH_BYTES)
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        return cls(path.name, path.stat().st_size, digest.hexdigest())
+
 
 def encode(header: ZooHeader, counts: Mapping[str, Any], files: tuple[StoredFile, ...]) -> dict[str, Any]:
     """The content of `zoo.json`."""
-    return {
+    record = {
         "format": FORMAT,
         "name": header.name,
         "architecture": to_json(header.architecture),
@@ -89,17 +100,22 @@ def encode(header: ZooHeader, counts: Mapping[str, Any], files: tuple[StoredFile
         "files": [asdict(file) for file in files],
         **({} if header.sparse is None else {"sparse": asdict(header.sparse)}),
     }
+    return record | {"checksum": _checksum(record)}
 
 
 def decode(record: Any, place: str) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFile, ...]]:
     """Read the content of `zoo.json`; `place` is named in errors.
 
     Raises:
-        FormatError: it is of another format or version, incomplete, or contradicts itself.
+        FormatError: it is of another format or version, incomplete, altered, or contradicts itself.
     """
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise FormatError(f"{place}: format {found!r}, expected {FORMAT!r}; assemble the zoo again or update weightzoo")
+    record = dict(record)
+    recorded = record.pop("checksum", None)  # zoos that were packed by the first versions have none
+    if (recorded is None and not record.keys() <= _KEYS) or recorded not in (None, _checksum(record)):
+        raise FormatError(f"{place}: altered since it was written; assemble or pull the zoo again")
     try:
         dataset, sparse = record["dataset"], record.get("sparse")
         header = ZooHeader(
@@ -125,6 +141,16 @@ def decode(record: Any, place: str) -> tuple[ZooHeader, dict[str, Any], tuple[St
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise FormatError(f"{place}: {what}; assemble or pull the zoo again") from None
+
+
+_KEYS = {
+    "format", "name", "architecture", "dataset", "spec", "checkpoint_epochs", "probe_images", "models", "counts",
+    "files", "sparse",
+}  # fmt: skip
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=HASH_BYTES).hexdigest()
 
 
 def _known(tensors: list[str]) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from weightzoo.errors import FormatError, MissingError, NotFoundError
 from weightzoo.layout import Layout
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.choose import Epochs, Models, epoch_numbers, model_numbers
-from weightzoo.zoo.header import DatasetInfo, ZooHeader, read_header
+from weightzoo.zoo.header import DatasetInfo, StoredFile, ZooHeader, read_header
 from weightzoo.zoo.permute import Symmetries
+from weightzoo.zoo.provenance import require_unaltered
 from weightzoo.zoo.shards import ShardedTensor
 
 if TYPE_CHECKING:
@@ -341,15 +342,22 @@ class Zoo:
     def _table(self, name: str, schema: pa.Schema) -> pd.DataFrame:
         path = self.path / name
         try:
+            if name != fmt.PROVENANCE and StoredFile.of(path) not in self.files:
+                raise FormatError(f"{path}: altered since it was written; assemble or pull the zoo again")
             table = pq.read_table(path)
+            if name == fmt.PROVENANCE:
+                require_unaltered(table, path)
+            found = fmt.plain(table.schema)
         except FileNotFoundError:
             raise MissingError(f"{path}: no such file; assemble or pull the zoo again") from None
+        except FormatError:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             raise FormatError(
                 f"{path}: no readable Parquet file ({str(error).splitlines()[0]}); pull it again"
             ) from None
-        if not fmt.plain(table.schema).equals(schema):
-            differing = sorted(set(schema) ^ set(fmt.plain(table.schema)), key=str)
+        if not found.equals(schema):
+            differing = sorted(set(schema) ^ set(found), key=str)
             raise FormatError(f"{path}: columns differ from the format at {', '.join(map(str, differing))}")
         frame = table.to_pandas()
         for column in table.column_names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections import Counter
@@ -20,8 +19,9 @@ from weightzoo.errors import FormatError, LayoutError
 from weightzoo.members import PARTIAL, STATUSES
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.header import StoredFile, ZooHeader, encode
+from weightzoo.zoo.provenance import write_provenance
 from weightzoo.zoo.replace import replaced_folder
-from weightzoo.zoo.tensors import HASH_BYTES, TensorWriter
+from weightzoo.zoo.tensors import TensorWriter
 
 _ROWS_IN_A_GROUP = 2**16  # of epochs.parquet: about 8 MB
 _GIVEN = tuple(column.name for column in fmt.GIVEN)
@@ -166,9 +166,10 @@ class _ZooWriter:
         self._epochs.close()
         schema = fmt.models_schema(sparse=self._header.sparse is not None, rows=self._models)
         self._write_table(fmt.MODELS, self._models, schema)
-        self._write_table(fmt.PROVENANCE, self._provenance, fmt.PROVENANCE_SCHEMA)
+        provenance = pa.Table.from_pylist(self._provenance, schema=fmt.PROVENANCE_SCHEMA)
+        write_provenance(self._folder / fmt.PROVENANCE, provenance, **_PARQUET)
         for name in (fmt.MODELS, fmt.EPOCHS):
-            self._files[name] = stored_file(self._folder / name)
+            self._files[name] = StoredFile.of(self._folder / name)
         statuses = Counter(row["status"] for row in self._models)
         counts = {
             "states": self._states,
@@ -295,15 +296,6 @@ _PARQUET: dict[str, Any] = {
     "data_page_version": "1.0",
     "write_statistics": True,
 }
-
-
-def stored_file(path: Path) -> StoredFile:
-    """Name, size and hash of a file on disk."""
-    digest = hashlib.blake2b(digest_size=HASH_BYTES)
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return StoredFile(path.name, path.stat().st_size, digest.hexdigest())
 
 
 def _length(record: ModelRecord) -> int:

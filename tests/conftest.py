@@ -82,9 +82,10 @@ def run(*arguments: str) -> tuple[int, str]:
     from weightzoo.cli import app
     from weightzoo.console import guarded
 
+    exits: list[object] = []  # the code of `typer.Exit`, which is given back rather than raised, else None
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = guarded(lambda: app(list(arguments), standalone_mode=False))
-    return code, said.getvalue()
+        code = guarded(lambda: exits.append(app(list(arguments), standalone_mode=False)))
+    return code or (exits[0] if exits and isinstance(exits[0], int) else 0), said.getvalue()
 
 
 def commit(folder: Path, message: str) -> None:

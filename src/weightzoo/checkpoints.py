@@ -235,6 +235,24 @@ def checkpoint_files(folder: Path | str, kind: str = "weights") -> list[Path]:
     return sorted(files, key=_span)
 
 
+def check_artifacts(folder: Path | str, member: str) -> None:
+    """Read every file of a run's artifact folder whole.
+
+    Raises:
+        MissingError: the checkpoints or the metrics are not there.
+        FormatError: a file is truncated, altered or of another format, or not this member's.
+    """
+    folder = Path(folder)
+    found = [(folder / METRICS_FILE, METRICS_FORMAT)]
+    for kind, below in FOLDERS.items():
+        if kind == "weights" or (folder / below).is_dir():
+            found += [(path, CHECKPOINTS_FORMAT) for path in checkpoint_files(folder, kind)]
+    for path, expected in found:
+        with opened(path, expected, remedy=_REMEDY) as (_, header):
+            if header.get("member") != member:
+                raise FormatError(f"{path}: is that of member {header.get('member')}; {_REMEDY}")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also if the process is killed or the machine fails."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -295,6 +295,24 @@ def verify(
         raise typer.Exit(console.EXIT_FAILED)
 
 
+@app.command(epilog=_example("weightzoo repair digits-hyp --dry-run"))
+def repair(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO", help="A zoo that params.yaml describes.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is broken, and do nothing.")] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Read all that belongs to a zoo, and make again what is broken: images, runs, packed files. The rest stays."""
+    from weightzoo.stages.repair import repair
+
+    broken = repair(zoo, WORKSPACE, dry_run=dry_run, threads=threads)
+    for one in broken:
+        console.stdout.print(str(one), markup=False)
+    if not broken:
+        console.say(f"repair    {zoo}: nothing is broken")
+    elif dry_run:
+        raise typer.Exit(console.EXIT_FAILED)
+
+
 @app.command(epilog=_example("weightzoo analyse digits-hyp spread --json"))
 def analyse(
     zoo: Annotated[str | None, typer.Argument(metavar="ZOO|FOLDER", help="A packed zoo.")] = None,

@@ -15,7 +15,9 @@ log-variance-00000.safetensors   "log_variance" float32 [models, kept epochs, P]
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,17 @@ def plain(schema: pa.Schema) -> pa.Schema:
     """The columns that a table would have if none of its models were imported."""
     fields = (field for field in schema if field not in IMPORTED)
     return pa.schema([field.with_nullable(False) if field.name in MAY_MISS else field for field in fields])
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file has the name of one of a zoo's.
+
+    >>> [is_ours(Path(name)) for name in ("zoo.json", "log-variance-00003.safetensors", "thesis.tex")]
+    [True, True, False]
+    """
+    if path.name in (HEADER, MODELS, EPOCHS, PROVENANCE):
+        return True
+    return re.fullmatch(r"(weights|probe|mask|log-variance)-\d{5,}\.safetensors", path.name) is not None
 
 
 def weights_file(shard: int) -> str:

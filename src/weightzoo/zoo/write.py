@@ -85,11 +85,11 @@ def refuse_foreign(path: Path) -> None:
     """Refuse to put a zoo where something else stands.
 
     Raises:
-        FormatError: `path` is a file, or a folder that is neither empty nor a zoo.
+        FormatError: `path` is a file, or a folder that is neither empty nor a zoo, be it without its header.
     """
     if path.exists() and not path.is_dir():
         raise FormatError(f"{path}: is a file; give the path of a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / fmt.HEADER).is_file():
+    if path.is_dir() and not (path / fmt.HEADER).is_file() and not all(map(fmt.is_ours, path.iterdir())):
         raise FormatError(f"{path}: is a folder of something else than a zoo; choose another path or empty it")
 
 

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install zoo test lint ui bench clean
+.PHONY: help install zoo test lint ui server bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,7 +38,12 @@ lint: $(INSTALLED)  ## style, types and the direction of imports
 	@lint-imports
 
 ui: $(INSTALLED)  ## MLflow's user interface on mlruns, at http://127.0.0.1:5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri $$(weightzoo tracking-uri) --host 127.0.0.1 --port $${PORT:-5000} --workers 1
+	@case "$$MLFLOW_TRACKING_URI" in http*) echo "a server shows it: $$(weightzoo tracking-uri)"; exit;; esac; \
+	  export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"; \
+	  mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --workers 1
+
+server: $(INSTALLED)  ## PostgreSQL, S3 and MLflow with authentication on this machine, in .server, until Ctrl-C
+	@python -m tests.servers.stack
 
 bench: $(INSTALLED)  ## measure the engines against each other, into reports/bench
 	@python -m tests.benchmarks.engines

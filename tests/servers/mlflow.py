@@ -70,6 +70,7 @@ class MLflow(Server):
         """All that is secret goes by the environment and a file: a command line can be read by everybody."""
         configuration = self.folder / "basic_auth.ini"
         configuration.touch(0o600)
+        configuration.chmod(0o600)
         configuration.write_text(CONFIGURATION.format(users=self.users.replace("%", "%%")))
         return {
             **self.more,

@@ -46,12 +46,10 @@ class PostgreSQL(Server):
         return f"postgresql+psycopg://{self.user}:{self.password}@127.0.0.1:{self.port}/{name}"
 
     def start(self) -> None:
-        first = not (self.folder / "data").exists()
-        if first:
+        if not (self.folder / "data").exists():
             self._initialise()
         super().start()
-        if first:
-            self.create("mlflow")
+        self.create_once("mlflow")
 
     def command(self) -> list[str]:
         settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "logging_collector=off")
@@ -76,12 +74,19 @@ class PostgreSQL(Server):
         self.run(f'CREATE DATABASE "{name}" TEMPLATE "{like}"', "postgres")
         return self.database(name)
 
-    def run(self, statement: str, database: str = "mlflow") -> None:
+    def create_once(self, name: str) -> str:
+        """The same, unless it is there."""
+        found = self.run(f"SELECT 1 FROM pg_database WHERE datname = '{name}'", "postgres")
+        return self.database(name) if found else self.create(name)
+
+    def run(self, statement: str, database: str = "mlflow") -> list[tuple[object, ...]]:
+        """Run an SQL statement; the rows that it gives."""
         import psycopg
 
         uri = self.database(database).replace("+psycopg", "")
         with psycopg.connect(uri, autocommit=True) as connection:
-            connection.execute(statement.encode())
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         super().__exit__(kind, error, trace)
@@ -96,13 +101,18 @@ class PostgreSQL(Server):
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
             shutil.chown(secret, "postgres")
+            if subprocess.run(self._as_user("test", "-x", str(self.folder)), check=False).returncode:
+                raise RuntimeError(f"the user postgres can't enter {self.folder}; do not run this as root")
         initdb = program("initdb") or "initdb"
-        options = ["-D", str(self.folder / "data"), "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}"]
+        partial = self.folder / "data.partial"  # initdb may be interrupted
+        shutil.rmtree(partial, ignore_errors=True)
+        options = ["-D", str(partial), "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}"]
         command = self._as_user(initdb, *options, "-E", "UTF8", "--locale=C", "-N")
         try:
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         finally:
             secret.unlink()
+        partial.replace(self.folder / "data")
 
     def _as_user(self, *command: str) -> list[str]:
         """PostgreSQL refuses to run as root."""

@@ -32,11 +32,12 @@ def free_port(*offsets: int) -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        if all(port + offset < 65536 and _free(port + offset) for offset in offsets):
+        if all(port + offset < 65536 and free(port + offset) for offset in offsets):
             return port
 
 
-def _free(port: int) -> bool:
+def free(port: int) -> bool:
+    """Whether nothing listens on a port of loopback."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -7,11 +7,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install zoo test lint ui server bench clean
+.PHONY: help install zoo test lint ui server bench bench-scale clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## make .venv and install weightzoo into it
 
@@ -47,6 +47,9 @@ server: $(INSTALLED)  ## PostgreSQL, S3 and MLflow with authentication on this m
 
 bench: $(INSTALLED)  ## measure the engines against each other, into reports/bench
 	@python -m tests.benchmarks.engines
+
+bench-scale: $(INSTALLED)  ## measure what is promised of large stores, into reports/bench/scale.json
+	@python -m tests.benchmarks.scale
 
 clean:  ## remove what builds made: data, zoos, reports (mlruns and .downloads stay)
 	@rm -rf data zoos reports

@@ -100,6 +100,7 @@ class FinishedRun:
     files: Iterable[tuple[str, bytes]]
     started_ms: int
     ended_ms: int
+    dataset: tuple[str, str] | None = None  # name and content hash of the images, if the hash is known
 
 
 class RunStore:
@@ -306,6 +307,8 @@ class ZooRuns:
         size = self.artifact_bytes(run_id)
         metrics = [Metric(point.name, point.value, point.time_ms, point.epoch) for point in run.points]
         with tracking_errors(self.store.uri):
+            if run.dataset is not None:
+                client.log_inputs(run_id, [_dataset_input(*run.dataset)])
             while len(metrics) > METRICS_A_CALL:
                 client.log_batch(run_id, metrics=metrics[:METRICS_A_CALL])
                 metrics = metrics[METRICS_A_CALL:]
@@ -346,7 +349,7 @@ class ZooRuns:
         params = [Param(name, value) for name, value in parameters(describe).items()] if describe else []
         with tracking_errors(self.store.uri):
             if describe is not None:
-                self.store.client.log_inputs(run_id, [_dataset_input(describe)])
+                self.store.client.log_inputs(run_id, [_dataset_input(describe.dataset, describe.dataset_hash)])
             while len(entities) > METRICS_A_CALL:
                 self.store.client.log_batch(run_id, metrics=entities[:METRICS_A_CALL])
                 entities = entities[METRICS_A_CALL:]
@@ -501,15 +504,10 @@ def _settings(method: Sparsification | None) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
 
 
-def _dataset_input(member: Member) -> DatasetInput:
+def _dataset_input(name: str, content_hash: str) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(
-        name=member.dataset,
-        digest=member.dataset_hash,
-        source_type="local",
-        source=json.dumps({"name": member.dataset}),
-    )
+    dataset = Dataset(name=name, digest=content_hash, source_type="local", source=json.dumps({"name": name}))
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 

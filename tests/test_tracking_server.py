@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import urllib.error
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
+from tests.conftest import commit, inside, make_project, run
 from tests.execution import support
-from tests.servers import MLflow, PostgreSQL, SeaweedFS, require
+from tests.servers import MLflow, PostgreSQL, SeaweedFS, free_port, require
+from tests.test_pipeline import zoo_bytes
+from weightzoo.errors import TrackingError
 from weightzoo.execution import Progress, TrainSummary, train_zoo
+from weightzoo.registry import Registry
 from weightzoo.tracking import RunStore, ZooRuns
 
+ROOT = Path(__file__).parent.parent
 USER, PASSWORD = "zoo-keeper", "zoo-keeper-password"
 
 
@@ -136,3 +146,128 @@ def test_a_build_outlives_all_servers(
     helper.join(60)
     assert (summary.trained, summary.reused) == (12, 0)
     assert recorded(store.zoo("outlives"), tmp_path / "there") == local
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.test_tracking_server import train
+from weightzoo.tracking import RunStore
+
+print("go", flush=True)
+train("killed", RunStore(resume_folder=sys.argv[1]), pause=0.1, on_progress=lambda now: print(now.done, flush=True))
+"""
+
+
+def test_a_trainer_that_is_killed_goes_on_with_artifacts_straight_on_s3(
+    servers: Servers, as_user: pytest.MonkeyPatch, local: Any, tmp_path: Path
+) -> None:
+    for name, value in {**servers.objects.settings(), "MLFLOW_DEFAULT_ARTIFACT_ROOT": "s3://zoos/straight"}.items():
+        as_user.setenv(name, value)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "resume")]
+    trainer = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None
+    for line in trainer.stdout:
+        if line.strip().isdigit() and int(line) >= 40:
+            break
+    trainer.kill()
+    trainer.wait()
+    store = RunStore(resume_folder=tmp_path / "resume")
+    before = store.zoo("killed").known()
+    assert 4 <= len(before) <= 12
+    summary = train("killed", store)
+    assert summary.trained + summary.reused == 12
+    runs = store.zoo("killed")
+    assert store.client.get_experiment(runs.experiment_id).artifact_location == "s3://zoos/straight/killed"
+    assert recorded(runs, tmp_path / "there") == local
+    assert servers.objects.client().list_objects_v2(Bucket="zoos", Prefix="straight/killed/")["KeyCount"] >= 24
+
+
+def test_a_build_straight_on_postgresql_that_is_interrupted_goes_on(
+    servers: Servers, local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt() -> None:
+        servers.database.kill()  # who interrupts does not wait for it to come back
+        raise KeyboardInterrupt
+
+    store = RunStore(servers.database.uri, artifact_root=str(tmp_path / "artifacts"), resume_folder=tmp_path / "resume")
+    with pytest.raises(KeyboardInterrupt):
+        train("interrupted", store, pause=0.05, on_progress=Meddler(20, interrupt))
+    with pytest.raises(TrackingError) as refused:
+        RunStore(servers.database.uri).zoo("interrupted")
+    assert servers.database.password not in str(refused.value)
+    servers.database.start()
+    assert train("interrupted", store).trained == 12
+    assert recorded(store.zoo("interrupted"), tmp_path) == local
+
+
+def test_refusals_are_one_line_without_a_secret(servers: Servers, as_user: pytest.MonkeyPatch, project: Path) -> None:
+    tracking = servers.tracking
+    tracking.user("stranger", "stranger-password")
+    train("own", RunStore(resume_folder=project / "resume"))  # the keeper's
+    with inside(project):
+        (project / "params.yaml").write_text((project / "params.yaml").read_text().replace("digits-seed", "own"))
+        assert run("prepare", "own")[0] == 0
+        wrong = tracking.settings(USER, "guessed-password")
+        cases = [
+            (wrong, f"the server refuses user '{USER}' or the password; set MLFLOW_TRACKING_USERNAME"),
+            ({"MLFLOW_TRACKING_URI": tracking.url}, "the server refuses requests without a user"),
+            (tracking.settings("stranger", "stranger-password"), "does not permit that to user 'stranger'"),
+            ({"MLFLOW_TRACKING_URI": f"http://me:guessed-password@127.0.0.1:{free_port()}"}, "no tracking server answers"),
+            ({"MLFLOW_TRACKING_URI": servers.database.uri.replace(servers.database.password, "guessed-password")}, "password authentication failed"),
+        ]  # fmt: skip
+        for settings, expected in cases:
+            for name in tracking.settings():
+                as_user.delenv(name, raising=False)
+            for name, value in settings.items():
+                as_user.setenv(name, value)
+            code, said = run("train", "own")
+            assert (code, said.count("\n")) == (1, 1), said
+            assert expected in said
+            assert "guessed-password" not in said
+
+
+def test_dvc_repro_against_the_servers_gives_the_bytes_of_a_local_build(
+    servers: Servers, as_user: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "local").mkdir()
+    here, there = make_project(tmp_path / "local", epochs=3, images=60), make_project(tmp_path, epochs=3, images=60)
+    for folder in (here, there):
+        params = folder / "params.yaml"
+        params.write_text(params.read_text().replace("build: [digits-seed, digits-hyp]", "build: [digits-seed]"))
+    environment = dict(os.environ)  # that of a client of the servers
+    with inside(here):
+        for name in servers.tracking.settings():
+            as_user.delenv(name, raising=False)
+        for verb in ("prepare", "train", "assemble"):
+            assert run(verb, "digits-seed") == (0, ANY)
+    for name, value in servers.tracking.settings(USER, PASSWORD).items():
+        as_user.setenv(name, value)
+    commit(there, "start")
+    subprocess.run(["dvc", "repro", "-q"], cwd=there, env=environment, check=True)
+    assert zoo_bytes(there, "digits-seed") == zoo_bytes(here, "digits-seed")
+    assert not (there / "mlruns" / "mlflow.db").exists()
+
+    as_user.chdir(there)
+    (member, *_) = [record.member for record in Registry().query("zoo == 'digits-seed' and test_accuracy >= 0")]
+    for arguments in (
+        ["verify", "digits-seed", "--sample", "2"],
+        ["retrain", member],
+        ["checkpoint", member, "--epoch", "2", "--to", "epoch.pt"],
+        ["assemble", "--where", "zoo == 'digits-seed' and seed_init <= 2", "--to", "zoos/two"],
+        ["finetune", "tuned"],
+        ["export", "digits-seed", "--layout", "ray-tune", "--to", "exported"],
+        ["import", "exported", "--to", "imported", "--workers", "1"],
+    ):
+        if arguments[0] == "finetune":
+            section = (
+                "{tuned: {start: {zoo: two}, factors: {}, dataset: digits, training: {epochs: 1, batch_size: 10}}}"
+            )
+            params = there / "params.yaml"
+            params.write_text(params.read_text().replace("finetune: {}", f"finetune: {section}"))
+        code, said = run(*arguments)
+        assert code == 0, said
+    counted = Counter(record.zoo for record in Registry().runs)
+    assert counted.items() >= {"digits-seed": 5, "tuned": 2, "imported": 5}.items()

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install zoo test lint ui server bench bench-scale clean
+.PHONY: help install zoo test lint ui server bench bench-scale chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -50,6 +50,10 @@ bench: $(INSTALLED)  ## measure the engines against each other, into reports/ben
 
 bench-scale: $(INSTALLED)  ## measure what is promised of large stores, into reports/bench/scale.json
 	@python -m tests.benchmarks.scale
+
+chaos: $(INSTALLED)  ## damage 1,000 files and kill 200 builds, and see that nothing is lost: about half an hour
+	@python -m tests.chaos.corruption
+	@python -m tests.chaos.kills
 
 clean:  ## remove what builds made: data, zoos, reports (mlruns and .downloads stay)
 	@rm -rf data zoos reports

@@ -27,6 +27,7 @@ INSTEAD = {
     "make test": "true",  # it is what runs this test
     "make bench": f"PYTHONPATH={ROOT} python -m tests.benchmarks.engines --help",  # takes a quarter of an hour
     "make bench-scale": f"PYTHONPATH={ROOT} python -m tests.benchmarks.scale --help",  # takes ten minutes
+    "make chaos": f"PYTHONPATH={ROOT} python -m tests.chaos.corruption --help",  # takes half an hour
     "make ui": "make --dry-run ui",  # serves until it is stopped; tests/test_ui.py opens it in earnest
     "source .venv/bin/activate": "true",  # the test runs in an activated environment
     # it serves until it is stopped, here at the end of all tests

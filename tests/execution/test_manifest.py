@@ -38,5 +38,9 @@ def test_a_shortened_list_is_refused(tmp_path):
     content = json.loads((tmp_path / "a").read_text())
     content["members"].pop()
     (tmp_path / "a").write_text(json.dumps(content))
+    with pytest.raises(FormatError, match="altered"):
+        read_manifest(tmp_path / "a")
+    del content["checksum"]
+    (tmp_path / "a").write_text(json.dumps(content))
     with pytest.raises(FormatError, match="not a whole manifest"):
         read_manifest(tmp_path / "a")

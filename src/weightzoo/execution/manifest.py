@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def write_manifest(
     if rehearsal is not None:
         content["rehearsal"] = dict(rehearsal)
     content |= {"count": len(listed), "digest": digest, "members": listed}
+    content["checksum"] = _checksum(content)
     write_atomically(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -59,9 +61,19 @@ def read_manifest(path: Path | str) -> Manifest:
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: no manifest ({error}); run `weightzoo train` again") from None
     try:
+        recorded = content.pop("checksum", None)  # the first versions wrote none
+        if (recorded is None and not content.keys() <= _KEYS) or recorded not in (None, _checksum(content)):
+            raise FormatError(f"{path}: altered since it was written; run `weightzoo train` again")
         if content["format"] != FORMAT or len(content["members"]) != content["count"]:
             raise FormatError(f"{path}: not a whole manifest of format {FORMAT!r}; run `weightzoo train` again")
         members = tuple(map(str, content["members"]))
         return Manifest(content["zoo"], members, content["digest"], content.get("rehearsal"))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         raise FormatError(f"{path}: not a manifest of format {FORMAT!r}; run `weightzoo train` again") from None
+
+
+_KEYS = {"format", "zoo", "rehearsal", "count", "digest", "members"}
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -17,6 +17,7 @@ from weightzoo.errors import MissingError, NotFoundError
 from weightzoo.spec import AnalysisSpec, load_params
 from weightzoo.workspace import Workspace
 from weightzoo.zoo import Zoo
+from weightzoo.zoo.whole import open_whole
 
 
 def analyse(
@@ -43,7 +44,7 @@ def analyse(
     section = load_params(workspace.params).analysis if workspace.params.is_file() else AnalysisSpec()
     quick = section.quick if quick is None else quick
     chosen = chosen_methods(methods, quick=quick)
-    opened = Zoo.open(workspace.packed_zoo(zoo))
+    opened = open_whole(workspace.packed_zoo(zoo))
     context = Context(
         seed=section.seed if seed is None else seed,
         quick=quick,

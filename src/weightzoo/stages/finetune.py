@@ -7,7 +7,7 @@ from weightzoo.spec import load_params
 from weightzoo.stages.descend import build_zoo
 from weightzoo.stages.prepare import prepare_images
 from weightzoo.workspace import Workspace
-from weightzoo.zoo import Zoo
+from weightzoo.zoo.whole import open_whole
 
 
 def finetune(
@@ -23,7 +23,7 @@ def finetune(
     """
     params = load_params(workspace.params)
     spec = params.finetuned(zoo)
-    source = Zoo.open(workspace.zoo(spec.start.zoo))
+    source = open_whole(workspace.zoo(spec.start.zoo))
     data = prepare_images(zoo, spec.dataset, params.datasets[spec.dataset], workspace)
     members = finetuned_members(spec, source, data)
     built = architecture_on(source, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from weightzoo.console import progress, say
 from weightzoo.report import write_report
 from weightzoo.workspace import Workspace
-from weightzoo.zoo import Zoo
+from weightzoo.zoo.whole import open_whole
 
 
 def report(zoo: str, workspace: Workspace) -> None:
@@ -16,5 +16,5 @@ def report(zoo: str, workspace: Workspace) -> None:
         FormatError: it is truncated or corrupt.
     """
     with progress(f"report {zoo}", unit="steps") as so_far:
-        page = write_report(Zoo.open(workspace.zoo(zoo)), workspace.report(zoo), on_progress=so_far)
+        page = write_report(open_whole(workspace.zoo(zoo)), workspace.report(zoo), on_progress=so_far)
     say(f"report    {zoo}: {page}")

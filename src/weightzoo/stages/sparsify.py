@@ -6,7 +6,7 @@ from weightzoo.lineage import architecture_on, sparse_members
 from weightzoo.spec import load_params
 from weightzoo.stages.descend import build_zoo, same_images
 from weightzoo.workspace import Workspace
-from weightzoo.zoo import Zoo
+from weightzoo.zoo.whole import open_whole
 
 
 def sparsify(
@@ -24,7 +24,7 @@ def sparsify(
     """
     params = load_params(workspace.params)
     twins, spec = params.sparsified(zoo)
-    source = Zoo.open(workspace.zoo(spec.start.zoo))
+    source = open_whole(workspace.zoo(spec.start.zoo))
     members = sparse_members(spec, source)
     data = same_images(twins, source, params, workspace)
     build_zoo(

@@ -21,7 +21,7 @@ from weightzoo.workspace import Workspace
 
 if TYPE_CHECKING:
     from weightzoo.analysis.results import Result
-    from weightzoo.spec import Params
+    from weightzoo.spec import Execution, Params
 
 app = typer.Typer(
     help="Make, track, version and study populations of neural networks.",
@@ -41,6 +41,13 @@ GivenOption = Annotated[
 EngineOption = Annotated[str | None, typer.Option(help="auto, lanes, torch or reference.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: one a core]")]
+ExecutionOption = Annotated[str | None, typer.Option(help="local or ray. [default: as params.yaml says]")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="With ray: the cluster. [default: $RAY_ADDRESS, this machine's, or a new one]"
+    ),
+]
 WORKSPACE = Workspace()
 
 
@@ -100,19 +107,22 @@ def train(
     engine: EngineOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    execution: ExecutionOption = None,
+    address: AddressOption = None,
     force: Annotated[bool, typer.Option("--force", help="Delete the zoo's runs and train them anew.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --force: do not ask.")] = False,
 ) -> None:
     """Train the members of a zoo that have no finished run yet; an interrupted training goes on where it was."""
     from weightzoo.stages.train import deletion, train
 
+    where = _execution(execution, address)
     if force:
         delete = deletion(zoo, WORKSPACE)
         console.say(f"--force deletes {delete}")
         if delete.runs and not yes and not typer.confirm("Delete them?", err=True):
             raise typer.Exit(console.EXIT_FAILED)
         delete.carry_out()
-    train(zoo, WORKSPACE, engine=engine, device=device, threads=threads)
+    train(zoo, WORKSPACE, engine=engine, device=device, threads=threads, execution=where)
 
 
 @app.command(epilog=_example("weightzoo rehearse mnist-cnn-s-hyp-10-fix"))
@@ -122,11 +132,14 @@ def rehearse(
     engine: EngineOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    execution: ExecutionOption = None,
+    address: AddressOption = None,
 ) -> None:
     """Build a zoo in small, from its images to its report, as the zoo ZOO-rehearsal beside it."""
     from weightzoo.stages.rehearse import rehearse
 
-    rehearse(zoo, WORKSPACE, given=given, engine=engine, device=device, threads=threads)
+    where = _execution(execution, address)
+    rehearse(zoo, WORKSPACE, given=given, engine=engine, device=device, threads=threads, execution=where)
 
 
 @app.command(epilog=_example("weightzoo finetune digits-tuned"))
@@ -371,6 +384,19 @@ def tracking_uri() -> None:
     from weightzoo.tracking import default_tracking_uri
 
     console.stdout.print(redact(default_tracking_uri()), markup=False)
+
+
+def _execution(kind: str | None, address: str | None) -> Execution | None:
+    """What the options ask for; None if that is nothing, so that params.yaml decides."""
+    from weightzoo.spec import LocalExecution, RayExecution
+
+    if kind == "local" and address is None:
+        return LocalExecution()
+    if kind == "ray":
+        return RayExecution(address=address)
+    if kind is not None or address is not None:
+        _refuse("give --execution local, --execution ray, or --execution ray --address HOST:PORT")
+    return None
 
 
 def _plan_all(params: Params, *, calibrate: bool, as_json: bool) -> None:

@@ -43,6 +43,10 @@ class EngineError(WeightzooError, RuntimeError):
     """A training engine can't do what was asked of it."""
 
 
+class ClusterError(WeightzooError, RuntimeError):
+    """The cluster that should train can't be used: not installed, not reachable, or it loses the same work again."""
+
+
 class TrackingError(WeightzooError, RuntimeError):
     """The MLflow tracking store is unreachable, locked or in a state that should not occur."""
 

@@ -439,6 +439,26 @@ class Training(_Section):
         return tuple(sorted({*range(kept.first, self.epochs + 1, kept.every), self.epochs}))
 
 
+class LocalExecution(_Section):
+    """Trained in the process that asks for it."""
+
+    kind: Literal["local"] = "local"
+
+
+class RayExecution(_Section):
+    """Trained on the nodes of a Ray cluster: that at `address`, host:port, or the one that Ray finds or starts."""
+
+    kind: Literal["ray"] = "ray"
+    address: str | None = None
+
+
+Execution = Annotated[
+    Annotated[LocalExecution, Tag(TAG + "local")] | Annotated[RayExecution, Tag(TAG + "ray")],
+    Discriminator(_kind_of),
+    BeforeValidator(_expand_kind),
+]
+
+
 class DatasetSpec(_Section):
     """How an image data set is prepared. None stands for the source's own default (`weightzoo.datasets.sources`)."""
 
@@ -462,6 +482,7 @@ class ZooSpec(_Section):
     engine: EngineChoice = "auto"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     compile: Annotated[bool, Field(strict=True)] = False
+    execution: Execution | None = None
     seed: Seed = 0
     collections: Annotated[tuple[Name, ...], _Listed, AfterValidator(_distinct_if_any)] = ()
 
@@ -622,6 +643,7 @@ class SparsifySpec(_Section):
     engine: EngineChoice = "auto"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     compile: Annotated[bool, Field(strict=True)] = False
+    execution: Execution | None = None
 
     @model_validator(mode="after")
     def _an_epoch_a_step(self) -> Self:
@@ -645,6 +667,7 @@ class FinetuneSpec(_Section):
     engine: EngineChoice = "auto"
     device: Annotated[str, BeforeValidator(_device)] = "cpu"
     compile: Annotated[bool, Field(strict=True)] = False
+    execution: Execution | None = None
     seed: Seed = 0
 
 
@@ -662,6 +685,7 @@ class Params(_Section):
         description="`build`, the list of zoos that `dvc repro` builds"
     )
     rehearsal: Mapping[ArchitectureName, Scale] = {}
+    execution: Execution = LocalExecution()
     datasets: Mapping[Name, DatasetSpec] = Field(description="`datasets`, a section a data set")
     zoos: Mapping[Name, ZooSpec] = Field(description="`zoos`, a section a zoo")
     finetune: Mapping[Name, FinetuneSpec] = Field(default_factory=dict[str, FinetuneSpec])
@@ -779,6 +803,8 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     TAG + "one_cycle": OneCycle,
     TAG + "cosine": Cosine,
     TAG + "step": StepDecay,
+    TAG + "local": LocalExecution,
+    TAG + "ray": RayExecution,
 }
 
 

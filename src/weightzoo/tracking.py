@@ -35,7 +35,7 @@ from weightzoo.connection import (
     tracking_errors,
 )
 from weightzoo.errors import NotFoundError, SpecError, TrackingError
-from weightzoo.members import ENDED, ID_LENGTH, TRAINING, Member
+from weightzoo.members import ENDED, ID_LENGTH, STATUSES, TRAINING, Member
 from weightzoo.patience import Patience
 from weightzoo.redaction import redact
 from weightzoo.spec import Sparsification
@@ -80,9 +80,14 @@ class KnownRun:
     engine: str
 
     @property
+    def complete(self) -> bool:
+        """Whether all is there of a training that came to its end: its last tags are written behind all else."""
+        return self.ended or (self.status in STATUSES and bool(self.digest))
+
+    @property
     def damaged(self) -> bool:
-        """Whether artifacts of an ended run are missing or truncated, as far as the file system can tell at once."""
-        return self.ended and self.artifacts is not None and _folder_bytes(self.artifacts) != self.artifact_bytes
+        """Whether artifacts of a complete run are missing or truncated, as far as the file system can tell at once."""
+        return self.complete and self.artifacts is not None and _folder_bytes(self.artifacts) != self.artifact_bytes
 
 
 @dataclass(frozen=True)
@@ -156,15 +161,23 @@ class RunStore:
         """
         if not _NAME.fullmatch(name):
             raise SpecError(f"zoo {name!r}: it names folders, so use letters, digits, '.', '_' and '-' only")
+        return ZooRuns(self, name, self.experiment(name), parent_runs or {})
+
+    def experiment(self, zoo: str) -> Experiment:
+        """MLflow's experiment of a zoo, made if it is not there.
+
+        Raises:
+            TrackingError: the store can't be used, or the experiment was deleted.
+        """
         with tracking_errors(self.uri):
-            experiment = self.client.get_experiment_by_name(name)
+            experiment = self.client.get_experiment_by_name(zoo)
             if experiment is None:
-                experiment = self._create_experiment(name)
+                experiment = self._create_experiment(zoo)
             if experiment.lifecycle_stage != "active":
                 raise TrackingError(
-                    f"{redact(self.uri)}: the experiment {name!r} was deleted; restore it in MLflow or rename the zoo"
+                    f"{redact(self.uri)}: the experiment {zoo!r} was deleted; restore it in MLflow or rename the zoo"
                 )
-            return ZooRuns(self, name, experiment.experiment_id, parent_runs or {})
+            return experiment
 
     def update_statistics(self) -> None:
         """Tell SQLite how its tables have grown: sorting runs by a metric takes minutes without at 50,000 runs.
@@ -254,9 +267,11 @@ class RunStore:
 class ZooRuns:
     """The runs of one zoo."""
 
-    def __init__(self, store: RunStore, name: str, experiment_id: str, parent_runs: Mapping[str, str]):
-        self.store, self.name, self.experiment_id = store, name, experiment_id
-        self._parent_runs, self._parents = parent_runs, dict[str, str | None]()
+    def __init__(self, store: RunStore, name: str, experiment: Experiment, parent_runs: Mapping[str, str]):
+        self.store, self.name = store, name
+        self.experiment_id: str = experiment.experiment_id
+        self.artifact_location: str = experiment.artifact_location
+        self.parent_runs, self._parents = parent_runs, dict[str, str | None]()
         self._folders: dict[str, Path | None] = {}
 
     def known(self) -> dict[str, list[KnownRun]]:
@@ -349,11 +364,23 @@ class ZooRuns:
         params = [Param(name, value) for name, value in parameters(describe).items()] if describe else []
         with tracking_errors(self.store.uri):
             if describe is not None:
-                self.store.client.log_inputs(run_id, [_dataset_input(describe.dataset, describe.dataset_hash)])
+                self._log_dataset(run_id, describe)
             while len(entities) > METRICS_A_CALL:
                 self.store.client.log_batch(run_id, metrics=entities[:METRICS_A_CALL])
                 entities = entities[METRICS_A_CALL:]
             self.store.client.log_batch(run_id, metrics=entities, params=params, tags=own_tags)
+
+    def _log_dataset(self, run_id: str, member: Member) -> None:
+        """Of two writers that make the experiment's entry of its data set at once one fails; then it is there."""
+        from mlflow.exceptions import MlflowException
+
+        data = [_dataset_input(member.dataset, member.dataset_hash)]
+        try:
+            self.store.client.log_inputs(run_id, data)
+        except MlflowException as error:
+            if "unique constraint" not in str(error).lower():
+                raise
+            self.store.client.log_inputs(run_id, data)
 
     def put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Store artifacts by their path within the run; each is there whole or not at all."""
@@ -447,7 +474,7 @@ class ZooRuns:
         """The run of a parent in this store, if it has one: a zoo may come from elsewhere, without its runs."""
         if parent not in self._parents:
             self._parents[parent] = None
-            for run in (self._parent_runs.get(parent), parent):
+            for run in (self.parent_runs.get(parent), parent):
                 with contextlib.suppress(NotFoundError):
                     if run is not None:
                         self._parents[parent] = self.store.find(run).info.run_id

@@ -1,4 +1,7 @@
-"""A tiny deterministic engine and zoos for it, and `python -m tests.execution.support FOLDER KIND SECONDS` to kill."""
+"""A tiny deterministic engine and zoos for it, to kill as `python -m tests.execution.support FOLDER KIND SECONDS`.
+
+With the address of a Ray cluster behind these, that trains.
+"""
 
 from __future__ import annotations
 
@@ -127,13 +130,21 @@ def artifact_bytes(folder: Path, spec: ZooSpec | None = None) -> dict[tuple[str,
     return contents
 
 
+def main(path: str, kind: str, pause: str, address: str | None = None) -> None:
+    from weightzoo.execution.cluster.executor import RayExecutor
+    from weightzoo.execution.executor import LocalExecutor
+
+    with LocalExecutor() if address is None else RayExecutor(address) as executor:
+        train(
+            Path(path),
+            zoo_spec(kind),
+            DriftEngine(float(pause)),
+            executor=executor,
+            snapshot_seconds=0.05,
+            log_seconds=0.1,
+            on_progress=lambda progress: print(progress.what, flush=True),
+        )
+
+
 if __name__ == "__main__":
-    path, kind, pause = sys.argv[1:]
-    train(
-        Path(path),
-        zoo_spec(kind),
-        DriftEngine(float(pause)),
-        snapshot_seconds=0.05,
-        log_seconds=0.1,
-        on_progress=lambda progress: print(progress.what, flush=True),
-    )
+    main(*sys.argv[1:])

@@ -8,8 +8,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from weightzoo.architectures import Architecture
 from weightzoo.datasets.images import ImageData
@@ -23,6 +24,7 @@ from weightzoo.population import Result
 from weightzoo.tracking import KnownRun, ZooRuns
 from weightzoo.training.protocol import Engine
 
+T = TypeVar("T")
 _log = logging.getLogger("weightzoo")
 
 
@@ -50,9 +52,10 @@ class Build:
     known: dict[str, list[KnownRun]]
     snapshots: list[Snapshot]  # those that were there at the start
     choose: Callable[[Cohort], Engine]
+    engines: Engines
     writer: BackgroundWriter
     on_progress: Callable[[Progress], None] | None
-    shard_size: int
+    most_together: int  # members of a shard
     snapshot_seconds: float
     log_seconds: float
     started: float = field(default_factory=time.perf_counter)
@@ -91,17 +94,26 @@ def recorded_results(build: Build, batch: Sequence[Member], *, with_objective: b
     return results
 
 
-def plan_shards(build: Build, batch: Sequence[Member], ended: set[str]) -> list[Shard]:
-    """The shards of a batch: those that have a snapshot as they were, the other members in new ones."""
+@dataclass(frozen=True)
+class ShardPlan:
+    """Members to train together, by which engine, and the snapshot that is, or will be, of them."""
+
+    cohort: Cohort
+    engine: Engine
+    snapshot: Snapshot
+
+
+def interrupted_shards(build: Build, batch: Sequence[Member], ended: set[str]) -> list[ShardPlan]:
+    """The shards of a batch that have a snapshot, as they were."""
     by_id = {member.id: member for member in batch}
-    shards: list[Shard] = []
-    covered = set(ended)
+    plans: list[ShardPlan] = []
+    covered: set[str] = set()
     for snapshot in build.snapshots:
         ids = snapshot.identity.members
         if set(ids) <= ended:  # all is recorded, only the snapshot had not been deleted yet
             snapshot.discard()
             continue
-        if not set(ids) <= set(by_id) or set(ids) & (covered - ended):
+        if not set(ids) <= set(by_id) or set(ids) & covered:
             continue
         cohort = Cohort(tuple(by_id[one] for one in ids))
         engine = build.choose(cohort)
@@ -114,18 +126,36 @@ def plan_shards(build: Build, batch: Sequence[Member], ended: set[str]) -> list[
             )
             snapshot.discard()
             continue
-        covered |= set(ids)
-        shards.append(_shard(build, cohort, engine, snapshot, ended))
-    for cohort in cohorts(member for member in batch if member.id not in covered):
-        for part in split_cohort(cohort, build.architecture.layout.size, build.shard_size):
-            engine = build.choose(part)
-            identity = Identity(engine.name, tuple(member.id for member in part.members))
-            folder = build.folder / _folder_name(identity.members)
-            shards.append(_shard(build, part, engine, Snapshot(folder, identity), ended))
-    return shards
+        covered |= set(ids) - ended
+        plans.append(ShardPlan(cohort, engine, snapshot))
+    return plans
 
 
-def _shard(build: Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, ended: set[str]) -> Shard:
+def fresh_shard(build: Build, cohort: Cohort) -> ShardPlan:
+    """A shard that is trained from the start."""
+    engine = build.choose(cohort)
+    identity = Identity(engine.name, tuple(member.id for member in cohort.members))
+    return ShardPlan(cohort, engine, Snapshot(build.folder / shard_id(identity.members), identity))
+
+
+def untouched(batch: Sequence[Member], ended: set[str], plans: Iterable[ShardPlan]) -> tuple[Cohort, ...]:
+    """The members that are neither `ended` nor in a plan, in cohorts."""
+    covered = {member.id for plan in plans for member in plan.cohort.members} | ended
+    return cohorts(member for member in batch if member.id not in covered)
+
+
+def plan_shards(build: Build, batch: Sequence[Member], ended: set[str]) -> list[Shard]:
+    """The shards of a batch: those that have a snapshot as they were, the other members in new ones."""
+    plans = interrupted_shards(build, batch, ended)
+    for cohort in untouched(batch, ended, plans):
+        parts = split_cohort(cohort, build.architecture.layout.size, build.most_together)
+        plans += [fresh_shard(build, part) for part in parts]
+    return [open_shard(build, plan, ended) for plan in plans]
+
+
+def open_shard(build: Build, plan: ShardPlan, ended: set[str]) -> Shard:
+    """The shard of a plan, ready to be trained; of its members, those that have `ended` are recorded already."""
+    cohort, snapshot = plan.cohort, plan.snapshot
     unfinished: dict[str, KnownRun] = {}
     for member in cohort.members:
         for run in build.known.get(member.id, []):
@@ -147,7 +177,7 @@ def _shard(build: Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, end
     )
     return Shard(
         cohort,
-        engine,
+        plan.engine,
         build.architecture,
         build.data,
         snapshot,
@@ -159,33 +189,45 @@ def _shard(build: Build, cohort: Cohort, engine: Engine, snapshot: Snapshot, end
     )
 
 
-def engine_chooser(
-    choice: str | Engine, built: Architecture, device: str, threads: int | None, *, compile: bool = False
-) -> Callable[[Cohort], Engine]:
-    """What finds the engine of each cohort: one by its name, or a given one.
+@dataclass(frozen=True)
+class Engines:
+    """How the engine of a cohort is found: one by its name, or a given one."""
 
-    The function raises `EngineError` if that can't train the cohort.
-    """
-    if isinstance(choice, str):
-        from weightzoo.training import choose_engine
+    choice: str | Engine
+    architecture: Architecture
+    device: str
+    threads: int | None
+    compile: bool = False
 
-        chosen: dict[tuple[object, ...], Engine] = {}  # one a kind of cohort, so that a fall-back is logged once
+    def choose(self, cohort: Cohort) -> Engine:
+        """The engine that trains a cohort.
 
-        def choose(cohort: Cohort) -> Engine:
-            key = cohort_key(cohort.members[0])
-            if key not in chosen:
-                chosen[key] = choose_engine(choice, built, cohort, device, threads=threads, compile=compile)
-            return chosen[key]
+        Raises:
+            EngineError: it can't.
+        """
+        if isinstance(self.choice, str):
+            from weightzoo.training import choose_engine
 
-        return choose
-
-    def supported(cohort: Cohort) -> Engine:
-        reason = choice.supports(built, cohort, device)
+            return choose_engine(
+                self.choice, self.architecture, cohort, self.device, threads=self.threads, compile=self.compile
+            )
+        reason = self.choice.supports(self.architecture, cohort, self.device)
         if reason is not None:
-            raise EngineError(f"engine {choice.name}: {reason}")
-        return choice
+            raise EngineError(f"engine {self.choice.name}: {reason}")
+        return self.choice
 
-    return supported
+
+def once_a_kind(choose: Callable[[Cohort], T]) -> Callable[[Cohort], T]:
+    """Choose one engine a kind of cohort, so that a fall-back is logged once."""
+    chosen: dict[tuple[object, ...], T] = {}
+
+    def choose_once(cohort: Cohort) -> T:
+        key = cohort_key(cohort.members[0])
+        if key not in chosen:
+            chosen[key] = choose(cohort)
+        return chosen[key]
+
+    return choose_once
 
 
 def default_shard_size(device: str, threads: int | None) -> int:
@@ -196,7 +238,11 @@ def default_shard_size(device: str, threads: int | None) -> int:
 
 
 def usable_runs(runs: ZooRuns) -> dict[str, list[KnownRun]]:
-    """The zoo's runs by member, without those whose artifacts are damaged: these are deleted, to be trained again."""
+    """The zoo's runs by member, as they can be relied on.
+
+    Those whose artifacts are damaged are deleted, to be trained again. One that is complete but for its end is ended,
+    unless its member has another one; and those that another run of their member has made superfluous are deleted.
+    """
     known = runs.known()
     damaged = [run for own in known.values() for run in own if run.damaged]
     if damaged:
@@ -209,7 +255,22 @@ def usable_runs(runs: ZooRuns) -> dict[str, list[KnownRun]]:
     for run in damaged:
         runs.delete(run)
         known[run.member].remove(run)
+    for member, own in known.items():
+        ended = [run for run in own if run.ended]
+        if not ended and (complete := [run for run in own if run.complete]):
+            runs.end(complete[0].run_id, time.time_ns() // 1_000_000)
+            ended = [replace(complete[0], ended=True)]
+        if ended:
+            delete_superfluous(runs, own, ended)
+            known[member] = ended
     return known
+
+
+def delete_superfluous(runs: ZooRuns, own: Iterable[KnownRun], ended: Sequence[KnownRun]) -> None:
+    """Delete a member's runs of attempts that did not come to their end, since others did."""
+    for run in own:
+        if run.run_id not in {one.run_id for one in ended}:
+            runs.delete(run)
 
 
 def saved_snapshots(folder: Path) -> list[Snapshot]:
@@ -224,5 +285,6 @@ def saved_snapshots(folder: Path) -> list[Snapshot]:
     return found
 
 
-def _folder_name(members: Iterable[str]) -> str:
+def shard_id(members: Iterable[str]) -> str:
+    """What a shard is called by: a hash of its members."""
     return hashlib.blake2b(" ".join(members).encode(), digest_size=8).hexdigest()

@@ -31,12 +31,17 @@ def split_cohort(cohort: Cohort, parameters: int, most: int) -> list[Cohort]:
 
     Large models make smaller shards: the state of one takes at most `STATE_BYTES`, for models of P parameters.
     """
-    most = max(1, min(most, STATE_BYTES // (16 * parameters)))
+    most = most_members(parameters, most)
     count = -(-len(cohort) // most)
     size = -(-len(cohort) // count)
     if most >= LANE:
         size = min(-(-size // LANE) * LANE, most - most % LANE)
     return [cohort.select(range(start, min(start + size, len(cohort)))) for start in range(0, len(cohort), size)]
+
+
+def most_members(parameters: int, most: int) -> int:
+    """How many models of so many parameters are trained together: `most`, or as many as fit in `STATE_BYTES`."""
+    return max(1, min(most, STATE_BYTES // (16 * parameters)))
 
 
 @dataclass
@@ -64,7 +69,7 @@ class Shard:
         snapshot_seconds: float,
         start: StartWeights | None = None,
     ):
-        self.cohort, self._engine, self._architecture, self._data = cohort, engine, architecture, data
+        self.cohort, self.engine, self._architecture, self._data = cohort, engine, architecture, data
         self.recorder, self._writer = recorder, writer
         self._objective, self._snapshot_seconds, self._start = objective, snapshot_seconds, start
         self.outcomes: Mapping[str, Outcome] = {member.id: Outcome([]) for member in cohort.members}
@@ -81,14 +86,24 @@ class Shard:
         self.last_of_zoo = False  # nothing is trained behind it while its runs are written
 
     @property
-    def replayed(self) -> int:
-        """How many epochs come from the snapshot."""
-        return len(self._replay)
+    def replaying(self) -> bool:
+        """Whether the next epoch comes from the snapshot."""
+        return self._next < len(self._replay)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that comes next."""
+        return self._next
+
+    @property
+    def left(self) -> int:
+        """How many members are still in training."""
+        return 0 if self.done else len(self._rows)
 
     @property
     def done(self) -> bool:
         """Whether no member has an epoch left."""
-        return self._next > self.cohort.protocol.epochs or (self._next >= len(self._replay) and not len(self._rows))
+        return self._next > self.cohort.protocol.epochs or (not self.replaying and not len(self._rows))
 
     def advance(self) -> dict[str, float]:
         """The next epoch: the objective of the members that were trained in it, by id.
@@ -96,7 +111,7 @@ class Shard:
         Raises:
             EngineError: the engine stops too early.
         """
-        epoch = self._replay[self._next] if self._next < len(self._replay) else self._train()
+        epoch = self._replay[self._next] if self.replaying else self._train()
         self._next += 1
         values: dict[str, float] = {}
         for row, value, finite in zip(epoch.rows, getattr(epoch.metrics, self._objective), epoch.finite, strict=True):
@@ -130,6 +145,15 @@ class Shard:
             self._pending = []
         self._saved_at = time.monotonic()
 
+    def start(self) -> Iterator[EpochResult]:
+        """Have the engine begin with the next epoch, where it has not; what the epochs come from."""
+        if self._training is None:
+            cohort = self.cohort.select([int(row) for row in self._rows])
+            if self._state is None and self._start is not None:
+                self._state = TrainState.given(self._start(cohort.members), cohort.optimizer)
+            self._training = self.engine.train(self._architecture, cohort, self._data, resume=self._state)
+        return self._training
+
     def close(self) -> None:
         """Let the engine free its threads."""
         if self._training is not None:
@@ -144,15 +168,10 @@ class Shard:
 
     def _train(self) -> Epoch:
         start = time.perf_counter()
-        if self._training is None:
-            cohort = self.cohort.select([int(row) for row in self._rows])
-            if self._state is None and self._start is not None:
-                self._state = TrainState.given(self._start(cohort.members), cohort.optimizer)
-            self._training = self._engine.train(self._architecture, cohort, self._data, resume=self._state)
-        result = next(self._training, None)
+        result = next(self.start(), None)
         if result is None or result.epoch != self._next:
             got = "no more" if result is None else f"epoch {result.epoch}"
-            raise EngineError(f"engine {self._engine.name} gave {got} where epoch {self._next} was due")
+            raise EngineError(f"engine {self.engine.name} gave {got} where epoch {self._next} was due")
         self._state = result.state
         epoch = self._epoch(result)
         self._pending.append(epoch)

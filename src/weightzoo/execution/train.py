@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -14,17 +14,17 @@ from weightzoo.datasets.images import ImageData
 from weightzoo.execution.background import BackgroundWriter
 from weightzoo.execution.build import (
     Build,
+    Engines,
     Progress,
     default_shard_size,
-    engine_chooser,
-    plan_shards,
     recorded_results,
     saved_snapshots,
     usable_runs,
 )
+from weightzoo.execution.executor import Batch, Executor, LocalExecutor
 from weightzoo.execution.guard import exit_on_terminate, only_trainer, settled_objects_uncollected
-from weightzoo.execution.shard import Shard, StartWeights
-from weightzoo.members import Cohort, Member
+from weightzoo.execution.shard import Outcome, StartWeights
+from weightzoo.members import Member
 from weightzoo.population import FixedPopulation, Population, Result, population
 from weightzoo.spec import SearchConfiguration, ZooSpec
 from weightzoo.tracking import RunStore
@@ -62,6 +62,7 @@ class Settings(TypedDict, total=False):
     snapshot_seconds: float
     log_seconds: float
     shard_size: int | None
+    executor: Executor | None
 
 
 def train_zoo(
@@ -77,16 +78,18 @@ def train_zoo(
     snapshot_seconds: float = 30.0,
     log_seconds: float = 60.0,
     shard_size: int | None = None,
+    executor: Executor | None = None,
 ) -> TrainSummary:
     """Train every member of a zoo that has no finished run yet, each as an MLflow run of its own.
 
     May be killed at any moment and called again: finished members are not trained again, the others go on from their
     last snapshot, at most about `snapshot_seconds` old, on the engine that it was made with. Metrics are logged about
     every `log_seconds` and at the end. At most `shard_size` members are trained together, by default enough to give
-    every thread work.
+    every thread work. The `executor` says where that is, by default in this process.
 
     Raises:
         EngineError: the engine that was asked for can't train this zoo.
+        ClusterError: the cluster that the executor uses can't be used.
         SpecError: the architecture does not take the images of the data set, or the name can't be that of a folder.
         TrackingError: the store can't be used, or another process trains this zoo.
     """
@@ -106,6 +109,7 @@ def train_zoo(
         snapshot_seconds=snapshot_seconds,
         log_seconds=log_seconds,
         shard_size=shard_size,
+        executor=executor,
     )
 
 
@@ -152,10 +156,14 @@ def _train(
     snapshot_seconds: float = 30.0,
     log_seconds: float = 60.0,
     shard_size: int | None = None,
+    executor: Executor | None = None,
 ) -> TrainSummary:
     if on_progress is not None:
         on_progress(Progress(0, 0, "opening the tracking store", 0.0))  # seconds, and longer where it is made first
     runs = store.zoo(name, parent_runs)
+    executor = executor or LocalExecutor()
+    threads = threads or executor.threads
+    engines = Engines(engine, built, device, threads, compile)
     with only_trainer(store.resume_folder, name), exit_on_terminate():
         build = Build(
             name=name,
@@ -167,16 +175,17 @@ def _train(
             runs=runs,
             known=usable_runs(runs),
             snapshots=saved_snapshots(store.resume_folder / name),
-            choose=engine_chooser(engine, built, device, threads, compile=compile),
+            choose=executor.chooser(engines),
+            engines=engines,
             writer=BackgroundWriter(),
             on_progress=on_progress,
-            shard_size=shard_size or default_shard_size(device, threads),
+            most_together=shard_size or default_shard_size(device, threads),
             snapshot_seconds=snapshot_seconds,
             log_seconds=log_seconds,
         )
         try:
             with settled_objects_uncollected():
-                results, trained = _train_batches(build, source, search)
+                results, trained = _train_batches(build, source, search, executor)
                 build.report("writing the last runs")
                 build.writer.close()
             if trained:
@@ -193,89 +202,27 @@ def _train(
 
 
 def _train_batches(
-    build: Build, source: Population, search: SearchConfiguration | None
+    build: Build, source: Population, search: SearchConfiguration | None, executor: Executor
 ) -> tuple[dict[str, Result], set[str]]:
     """All batches of the population: the results by member id, in order, and the ids of those that were trained now."""
-    lockstep = search is not None and search.pruner is not None
+    pruned = search is not None and search.pruner is not None
     everything: dict[str, Result] = {}
     trained: set[str] = set()
-    while batch := source.ask():
-        models = max(len(everything) + len(batch), search.models if search else 0)
+    while members := source.ask():
+        models = max(len(everything) + len(members), search.models if search else 0)
         build.total = models * (build.epochs + 1)
-        results = recorded_results(build, batch, with_objective=search is not None)
+        results = recorded_results(build, members, with_objective=search is not None)
         build.done += len(results) * (build.epochs + 1)
-        shards = plan_shards(build, batch, set(results))
-        if shards and len(everything) + len(batch) >= models:
-            shards[-1].last_of_zoo = True
-        for group in [shards] if lockstep else [[shard] for shard in shards]:
-            recorded = {member: result.objective for member, result in results.items()} if lockstep else {}
-            _train_together(build, group, recorded, source.prune)
-        for shard in shards:
-            for member in shard.cohort.members:
-                if member.id not in results:
-                    trained.add(member.id)
-                    results[member.id] = _result(member, shard)
+        last = len(everything) + len(members) >= models
+        outcomes = executor.train(build, Batch(members, results, source.prune if pruned else None, last))
+        trained |= set(outcomes)
+        results |= {member.id: _result(member, outcomes[member.id]) for member in members if member.id not in results}
         source.tell(results)
-        everything |= {member.id: results[member.id] for member in batch}
+        everything |= {member.id: results[member.id] for member in members}
     return everything, trained
 
 
-def _train_together(
-    build: Build,
-    shards: Sequence[Shard],
-    recorded: Mapping[str, list[float]],
-    prune: Callable[[int, Mapping[str, float]], set[str]],
-) -> None:
-    """Train shards side by side, epoch by epoch, so that a pruner sees all members of a batch at the same epoch.
-
-    What is `recorded` or in a snapshot takes part in that with its old values: the same members are pruned again.
-    """
-    for shard in shards:
-        build.writer.submit(shard.recorder.begin)
-    try:
-        for epoch in range(build.epochs + 1):
-            values = {member: objective[epoch] for member, objective in recorded.items() if epoch < len(objective)}
-            for shard in shards:
-                if not shard.done:
-                    own = shard.advance()
-                    values |= own
-                    build.done += len(own)
-                    build.trained_epochs += len(own) if epoch >= shard.replayed else 0
-                    build.report(describe(shard.cohort))
-            pruned = prune(epoch, values)
-            for shard in shards:
-                if pruned:
-                    build.done += shard.drop(pruned) * (build.epochs - epoch)
-    except Exception:
-        _save(build, shards)
-        if not build.writer.failed:
-            for shard in shards:
-                build.writer.submit(shard.recorder.fail, essential=True)  # behind saving, which may make the runs
-        raise
-    except BaseException:
-        build.runs.store.patience.end()  # told to go, which should not wait for a store that is away
-        _save(build, shards)
-        raise
-    _save(build, shards)
-    for shard in shards:
-        build.writer.submit(shard.recorder.finish)
-        shard.release()
-
-
-def _save(build: Build, shards: Sequence[Shard]) -> None:
-    for shard in shards:
-        shard.close()
-        shard.save()
-        build.training_seconds += shard.train_seconds
-
-
-def describe(cohort: Cohort) -> str:
-    """A cohort in a few words, as `64 x cnn-s tanh adam`."""
-    return f"{len(cohort)} x {cohort.architecture} {cohort.activation} {cohort.optimizer}"
-
-
-def _result(member: Member, shard: Shard) -> Result:
-    outcome = shard.outcomes[member.id]
+def _result(member: Member, outcome: Outcome) -> Result:
     whole = len(outcome.objective) == member.protocol.epochs + 1
     return Result("diverged" if outcome.diverged else "finished" if whole else "pruned", outcome.objective)
 

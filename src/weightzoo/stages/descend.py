@@ -9,13 +9,14 @@ from weightzoo.architectures import Architecture
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
 from weightzoo.errors import FormatError, SpecError
+from weightzoo.execution.executor import executor_of
 from weightzoo.execution.train import Settings, train_descendants
 from weightzoo.lineage import parent_runs, start_weights
 from weightzoo.members import Member
 from weightzoo.mistakes import nearest
 from weightzoo.registry import Registry
 from weightzoo.rehearsal import SUFFIX, sections
-from weightzoo.spec import Params
+from weightzoo.spec import Execution, Params
 from weightzoo.stages.prepare import prepare_images
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
@@ -54,6 +55,8 @@ def build_zoo(
     built: Architecture,
     data: ImageData,
     workspace: Workspace,
+    *,
+    execution: Execution,
     **settings: Unpack[Settings],
 ) -> None:
     """Train the members from their parents in `source`, and pack them into `zoos/<zoo>/`.
@@ -61,10 +64,11 @@ def build_zoo(
     Raises:
         LayoutError: the weights to start from do not fit.
         EngineError: the engine that was asked for can't train the members.
+        ClusterError: the cluster that should train can't be used.
         TrackingError: the tracking store can't be used, or another process trains this zoo.
     """
     start_weights(source, built, members[:1])  # whether weights and images fit shows before a run is made
-    with progress(f"{step} {zoo}", unit="epochs") as report:
+    with progress(f"{step} {zoo}", unit="epochs") as report, executor_of(execution) as settings["executor"]:
         settings["on_progress"] = lambda so_far: report(so_far.done, so_far.total, so_far.what)
         summary = train_descendants(
             zoo,

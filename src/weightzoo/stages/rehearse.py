@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weightzoo.rehearsal import SUFFIX, sections
-from weightzoo.spec import load_params
+from weightzoo.spec import Execution, load_params
 from weightzoo.stages.assemble import assemble
 from weightzoo.stages.prepare import prepare
 from weightzoo.stages.report import report
@@ -21,6 +21,7 @@ def rehearse(
     engine: str | None = None,
     device: str | None = None,
     threads: int | None = None,
+    execution: Execution | None = None,
 ) -> None:
     """Build `<zoo>-rehearsal` from its images to its report, with the steps that build `zoo` itself.
 
@@ -32,6 +33,6 @@ def rehearse(
     name = zoo + SUFFIX
     sections(name, load_params(workspace.params))
     prepare(name, workspace, given=given)
-    train(name, workspace, engine=engine, device=device, threads=threads)
+    train(name, workspace, engine=engine, device=device, threads=threads, execution=execution)
     assemble(name, workspace)
     report(name, workspace)

@@ -39,4 +39,5 @@ def sparsify(
         engine=engine or spec.engine,
         device=device or spec.device,
         threads=threads,
+        execution=spec.execution or params.execution,
     )

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from weightzoo.console import progress, say
 from weightzoo.datasets import ImageData
+from weightzoo.execution.executor import executor_of
 from weightzoo.execution.force import Deletion, planned_deletion
 from weightzoo.execution.manifest import write_manifest
 from weightzoo.execution.train import train_zoo
 from weightzoo.population import grid_members
 from weightzoo.rehearsal import origin, sections
-from weightzoo.spec import SearchConfiguration, load_params
+from weightzoo.spec import Execution, SearchConfiguration, load_params
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
 
 
 def train(
-    zoo: str, workspace: Workspace, *, engine: str | None = None, device: str | None = None, threads: int | None = None
+    zoo: str,
+    workspace: Workspace,
+    *,
+    engine: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    execution: Execution | None = None,
 ) -> None:
     """Train what has no finished run yet, and write `zoos/<zoo>.members.json`.
 
-    `engine` and `device` override the zoo's section; `threads` is the number of CPU threads, one a core by default.
+    `engine`, `device` and `execution` override the zoo's section; `threads` is the number of CPU threads, by default
+    one a core, and on a cluster one a task.
 
     Raises:
         SpecError: `params.yaml` describes something impossible.
         MissingError: the data set has not been prepared.
         EngineError: the engine that was asked for can't train this zoo.
+        ClusterError: the cluster that should train can't be used.
         TrackingError: the tracking store can't be used, or another process trains this zoo.
     """
     params = load_params(workspace.params)
     spec, _ = sections(zoo, params)
     data = ImageData.load(workspace.data(zoo))
-    with progress(f"train {zoo}", unit="epochs") as report:
+    where = execution or spec.execution or params.execution
+    with progress(f"train {zoo}", unit="epochs") as report, executor_of(where) as executor:
         summary = train_zoo(
             zoo,
             spec,
@@ -39,6 +49,7 @@ def train(
             engine=engine,
             device=device,
             threads=threads,
+            executor=executor,
             on_progress=lambda so_far: report(so_far.done, so_far.total, so_far.what),
         )
     write_manifest(workspace.manifest(zoo), zoo, summary.members, summary.digest, origin(zoo, params))

@@ -341,6 +341,9 @@ def analyse(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Methods at a time. [default: one a core]")] = None,
     to: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write. [default: reports/ZOO]")] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="ZOO|FOLDER", help="A second zoo, for methods that need one.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask what the weights of a zoo tell: scores, tables and figures of each method, into reports/ZOO."""
@@ -352,7 +355,7 @@ def analyse(
     from weightzoo.analysis.output import records
     from weightzoo.stages.analyse import analyse
 
-    analysed = analyse(zoo, WORKSPACE, methods=methods or (), quick=quick, seed=seed, threads=threads, to=to)
+    analysed = analyse(zoo, WORKSPACE, methods=methods or (), quick=quick, seed=seed, threads=threads, to=to, on=on)
     if as_json:
         _print_json(records(analysed))
     else:

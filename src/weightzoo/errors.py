@@ -53,3 +53,7 @@ class TrackingError(WeightzooError, RuntimeError):
 
 class DownloadError(WeightzooError, ConnectionError):
     """A file can't be downloaded: no way to the server, no such file there, or not the right one."""
+
+
+class LeakError(WeightzooError, ValueError):
+    """A model that a predictor is tested on is known to it: the model itself, a twin, a copy or its configuration."""

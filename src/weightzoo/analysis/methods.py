@@ -17,7 +17,7 @@ Section = Literal[
     "Alignment and loss landscape",
     "Learning dynamics",
 ]
-Need = Literal["images", "twins"]
+Need = Literal["images", "twins", "another zoo"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Method:
     function: str  # module:name
     paper: str  # whose method it is
     quick: bool = True  # whether it is part of a first look
-    needs: tuple[Need, ...] = ()  # beside a packed zoo: its images, or models that are sparse twins
+    needs: tuple[Need, ...] = ()  # beside a packed zoo: its images, models that are sparse twins, a second zoo
 
     @property
     def module(self) -> str:
@@ -43,6 +43,47 @@ class Method:
 
 
 METHODS = (
+    Method(
+        "properties",
+        "Properties predicted from statistics of weights",
+        "Prediction from weights",
+        "weightzoo.analysis.prediction.properties:predict_properties",
+        "Unterthiner et al. 2020",
+    ),
+    Method(
+        "networks",
+        "Properties predicted by equivariant networks",
+        "Prediction from weights",
+        "weightzoo.analysis.prediction.properties:predict_with_networks",
+        "Zhou et al. 2023",
+        quick=False,
+    ),
+    Method(
+        "behaviour",
+        "Accuracy and gap predicted from behaviour",
+        "Prediction from weights",
+        "weightzoo.analysis.prediction.properties:predict_from_behaviour",
+        "Jiang et al. 2019",
+        quick=False,
+        needs=("images",),
+    ),
+    Method(
+        "later-epochs",
+        "Late epochs predicted from early ones",
+        "Prediction from weights",
+        "weightzoo.analysis.prediction.properties:predict_later_epochs",
+        "Unterthiner et al. 2020",
+        quick=False,
+    ),
+    Method(
+        "another-zoo",
+        "Properties of another zoo",
+        "Prediction from weights",
+        "weightzoo.analysis.prediction.properties:predict_another_zoo",
+        "Unterthiner et al. 2020",
+        quick=False,
+        needs=("another zoo",),
+    ),
     Method(
         "spread",
         "Spread of accuracy and generalisation gap",

@@ -105,7 +105,7 @@ class Context:
 
     A method draws from `numpy.random.default_rng([seed, ...])` of its own, so that its result depends neither on which
     other methods ran nor on `threads`. `quick` asks for a first look: fewer models, smaller estimators. `images` is
-    the image data set of the zoo, None if it is not at hand.
+    the image data set of the zoo, None if it is not at hand; `other` a second zoo, for methods that compare two.
     """
 
     seed: int = 0
@@ -113,6 +113,7 @@ class Context:
     threads: int = 1
     images: ImageData | None = None
     on_progress: Callable[[int, int], None] = _unheard
+    other: Zoo | None = None
 
 
 def images_of(zoo: Zoo, context: Context) -> ImageData:

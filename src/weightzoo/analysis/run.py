@@ -61,7 +61,7 @@ def _in_processes(
     zoo: Zoo, methods: Sequence[Method], context: Context, processes: int, tell: _Progress
 ) -> list[Result | LeftOut]:
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    alone = Context(context.seed, context.quick, 1, context.images)
+    alone = Context(context.seed, context.quick, 1, context.images, other=context.other)
     left = iter(methods)
     found: dict[str, Result | LeftOut] = {}
     busy: dict[Connection, Method] = {}

@@ -29,11 +29,13 @@ def analyse(
     seed: int | None = None,
     threads: int | None = None,
     to: Path | None = None,
+    on: str | None = None,
 ) -> Analysed:
     """Run methods on `zoos/<zoo>/`, or any folder with a packed zoo, and write what they find to `reports/<zoo>/`.
 
     `methods` names them; by default all run that can, and the others are left out with the reason. What is not given
-    is as the section `analysis` of `params.yaml` says; `threads` is one a core by default. `to` names another folder.
+    is as the section `analysis` of `params.yaml` says; `threads` is one a core by default. `to` names another folder,
+    `on` a second zoo, for methods that need one.
 
     Raises:
         MissingError: there is no such zoo.
@@ -50,6 +52,7 @@ def analyse(
         quick=quick,
         threads=threads or len(os.sched_getaffinity(0)),
         images=_images(opened, workspace),
+        other=None if on is None else Zoo.open(workspace.packed_zoo(on)),
     )
     started = time.monotonic()
     with progress(f"analyse {opened.name}", unit="methods") as report:

@@ -1,0 +1,1 @@
+"""Properties of models, predicted from features of their weights."""

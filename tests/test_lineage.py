@@ -17,7 +17,8 @@ from weightzoo.datasets import prepare
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import LayoutError, MissingError, NotFoundError, QueryError, SpecError
 from weightzoo.execution import recorded_member, train_descendants, train_zoo
-from weightzoo.execution.retraining import parent_state, retrain
+from weightzoo.execution.parents import parent_state
+from weightzoo.execution.retraining import retrain
 from weightzoo.lineage import architecture_on, finetuned_members, inherited, origins, parent_runs, start_weights
 from weightzoo.members import Cohort
 from weightzoo.registry import Registry

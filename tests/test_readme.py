@@ -51,8 +51,11 @@ def readme_project() -> Iterator[Path]:
         folder = make_project(Path(parent), epochs=50, images=60)
         params = (folder / "params.yaml").read_text()
         section = re.search(r"^```yaml\n(finetune:\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+        zoo = re.search(r"^```yaml\nzoos:\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
         assert section is not None
-        (folder / "params.yaml").write_text(params.replace("finetune: {}\n", section[1]))
+        assert zoo is not None
+        params = params.replace("finetune: {}\n", section[1]) + zoo[1]  # the zoos are at its end
+        (folder / "params.yaml").write_text(params)
         commit(folder, "start")
         yield folder
         stop_server(folder)

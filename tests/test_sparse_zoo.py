@@ -21,7 +21,8 @@ from weightzoo.datasets import prepare
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, NotFoundError, QueryError, SpecError
 from weightzoo.execution import recorded_member, train_descendants, train_zoo
-from weightzoo.execution.retraining import parent_state, retrain
+from weightzoo.execution.parents import parent_state
+from weightzoo.execution.retraining import retrain
 from weightzoo.lineage import architecture_on, parent_runs, sparse_members, start_weights
 from weightzoo.members import Cohort, Member
 from weightzoo.registry import Registry

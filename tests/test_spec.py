@@ -84,10 +84,10 @@ def refusal(content: Any) -> str:
         ("configuration", REMOVED, "configuration: missing; add `configuration`, e.g. {kind: grid, seeds: {count: 2}}"),
         ("configuration.seeds", REMOVED, "configuration.seeds: missing; add `seeds`: {count: N}, {random: N} or a list of seeds"),
         # kinds
-        ("configuration.kind", "gird", "configuration.kind: got 'gird', expected one of 'seed', 'grid', 'search'; did you mean 'grid'?"),
-        ("configuration.kind", REMOVED, "configuration.kind: missing; add one of 'seed', 'grid', 'search'"),
-        ("configuration.kind", 3, "configuration.kind: got 3, expected one of 'seed', 'grid', 'search'"),
-        ("configuration", None, "configuration: got nothing, expected a section with a `kind`, one of 'seed', 'grid', 'search'"),
+        ("configuration.kind", "gird", "configuration.kind: got 'gird', expected one of 'seed', 'grid', 'search', 'evolution'; did you mean 'grid'?"),
+        ("configuration.kind", REMOVED, "configuration.kind: missing; add one of 'seed', 'grid', 'search', 'evolution'"),
+        ("configuration.kind", 3, "configuration.kind: got 3, expected one of 'seed', 'grid', 'search', 'evolution'"),
+        ("configuration", None, "configuration: got nothing, expected a section with a `kind`, one of 'seed', 'grid', 'search', 'evolution'"),
         ("configuration", "grid", "configuration.seeds: missing; add `seeds`: {count: N}, {random: N} or a list of seeds"),
         ("training.schedule", "onecycle", "training.schedule: got 'onecycle', expected one of 'constant', 'one_cycle', 'cosine', 'step'; did you mean 'one_cycle'?"),
         ("training.schedule", {"kind": "step"}, "training.schedule.every: missing; add `every`, the number of epochs between two steps"),
@@ -109,7 +109,7 @@ def refusal(content: Any) -> str:
         ("factors.learning_rate", [1e-3, 0.001], "factors.learning_rate[1]: 0.001 is there twice; remove one"),
         ("factors.weight_decay", [0, -0.0], "factors.weight_decay[1]: 0.0 is there twice; remove one"),
         ("factors.weight_decay", [], "factors.weight_decay: got an empty list, expected at least one value"),
-        ("factors.weight_decay", {"low": 0, "high": 1}, "factors.weight_decay: a range, which only a search can draw from; list values, or use kind: search"),
+        ("factors.weight_decay", {"low": 0, "high": 1}, "factors.weight_decay: a range, which only a search or an evolution can draw from; list values, or use kind: search"),
         ("factors", {}, None),
         ("factors", None, "factors: got nothing, expected a section of `key: value` lines"),
         # seeds

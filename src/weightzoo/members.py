@@ -16,7 +16,7 @@ from weightzoo.errors import FormatError
 from weightzoo.spec import Augmentation, Precision, Schedule, Sparsification
 
 Split = Literal["train", "val", "test"]
-ConfigKind = Literal["seed", "grid", "search", "finetune", "sparsify"]
+ConfigKind = Literal["seed", "grid", "search", "evolution", "finetune", "sparsify"]
 ID_LENGTH = 16
 TRAINING = "training"  # the status of a run whose training has not ended; afterwards it is one of STATUSES
 STATUSES = ("finished", "diverged", "pruned")

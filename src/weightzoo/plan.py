@@ -20,7 +20,7 @@ from weightzoo.datasets.description import Description, describe
 from weightzoo.members import FACTORS, Member, cohorts
 from weightzoo.population import population
 from weightzoo.rehearsal import sections
-from weightzoo.spec import FixedSeeds, Params, RandomSeeds, Range, SearchConfiguration, ZooSpec
+from weightzoo.spec import EvolutionConfiguration, FixedSeeds, Params, RandomSeeds, Range, SearchConfiguration, ZooSpec
 from weightzoo.training.protocol import PROBE_SIZE
 
 # MLflow's tables and indices in SQLite, measured on zoos of 48 and more models
@@ -161,7 +161,7 @@ def make_plan(name: str, params: Params, *, calibrate: bool = True, threads: int
     built = architecture(spec.architecture, data.image_shape, data.classes)
     start = population(spec, dataset_hash="").ask()
     searched = spec.configuration if isinstance(spec.configuration, SearchConfiguration) else None
-    models = searched.models if searched else len(start)
+    models = spec.models
     kept = len(spec.training.checkpoint_epochs)
     return Plan(
         name=name,
@@ -257,7 +257,7 @@ def _short(value: object) -> str:
 
 
 def _seeds(spec: ZooSpec) -> str:
-    if isinstance(spec.configuration, SearchConfiguration):
+    if isinstance(spec.configuration, SearchConfiguration | EvolutionConfiguration):
         return f"one of its own for each model, drawn from seed {spec.seed}"
     own = spec.configuration.seeds
     if isinstance(own, RandomSeeds):
@@ -288,6 +288,11 @@ def _protocol(spec: ZooSpec) -> dict[str, str]:
             described["search"] += f", {searched.batch} models a batch"
         if searched.pruner is not None:
             described["search"] += f", pruned by {searched.pruner.kind} from epoch {searched.pruner.warmup_epochs}"
+    if isinstance(searched, EvolutionConfiguration):
+        described["evolution"] = (
+            f"{searched.generations} generations of {searched.models} models, for "
+            f"{searched.objective.replace('_', ' ')}; the worst {searched.exploit:.0%} go on from the best"
+        )
     return described
 
 

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Protocol as Interface
 
+from weightzoo.evolution import Evolution
 from weightzoo.members import FACTORS, Hyperparameters, Member
 from weightzoo.points import Result, check_complete, member, point_seeds, unique, varied
-from weightzoo.spec import GridConfiguration, RandomSeeds, SearchConfiguration, ZooSpec
+from weightzoo.spec import EvolutionConfiguration, GridConfiguration, RandomSeeds, SearchConfiguration, ZooSpec
 from weightzoo.spread import spread
 
 __all__ = ["FixedPopulation", "Population", "Result", "grid", "grid_members", "population"]
@@ -61,6 +62,8 @@ class FixedPopulation:
 def population(spec: ZooSpec, dataset_hash: str) -> Population:
     """The population of a zoo on the data set with this content hash."""
     configuration = spec.configuration
+    if isinstance(configuration, EvolutionConfiguration):
+        return Evolution(spec, dataset_hash)
     if isinstance(configuration, SearchConfiguration):
         from weightzoo.search import Search  # Optuna takes a third of a second to import
 
@@ -74,7 +77,7 @@ def grid_members(spec: ZooSpec, dataset_hash: str) -> tuple[Member, ...]:
     Of a grid that asks for some `members` only, these, in the same order.
     """
     configuration = spec.configuration
-    assert not isinstance(configuration, SearchConfiguration)
+    assert not isinstance(configuration, SearchConfiguration | EvolutionConfiguration)
     wanted = configuration.seeds
     everyone = unique(
         member(spec, dataset_hash, point, own)

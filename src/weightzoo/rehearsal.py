@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from weightzoo.datasets.description import Description, describe
-from weightzoo.spec import DatasetSpec, Every, ListedSeeds, Params, Scale, SearchConfiguration, Training, ZooSpec
+from weightzoo.spec import (
+    DatasetSpec,
+    Every,
+    EvolutionConfiguration,
+    ListedSeeds,
+    Params,
+    Scale,
+    SearchConfiguration,
+    Training,
+    ZooSpec,
+)
 
 SUFFIX = "-rehearsal"
 
@@ -70,6 +80,9 @@ def _fewer_members(zoo: ZooSpec, scale: Scale) -> dict[str, Any]:
         return smaller | {
             "pruner": pruner.model_dump() | {"warmup_epochs": min(pruner.warmup_epochs, scale.epochs - 1)}
         }
+    if isinstance(configuration, EvolutionConfiguration):
+        models = max(2, min(configuration.models, scale.members // 2))
+        return {"models": models, "generations": max(2, min(configuration.generations, scale.members // models))}
     seeds = configuration.seeds
     if isinstance(seeds, ListedSeeds):
         return {"seeds": seeds.model_dump() | {"values": seeds.values[:members]}}

@@ -306,10 +306,31 @@ class SearchConfiguration(_Section):
         return self
 
 
+class EvolutionConfiguration(_Section):
+    """Population-based training (Jaderberg et al. 2017, arXiv 1711.09846): generations of `models` members each.
+
+    The first draws its hyperparameters from the factors. Behind each, the worst `exploit` of the members take over
+    weights and hyperparameters of the best `exploit` and explore: learning rate, weight decay and dropout are each
+    multiplied or divided by `perturb`, or drawn anew with probability `resample`. All others go on as they are. Every
+    member is trained for `training.epochs`: from the first state to the last it is `generations` times as many.
+    """
+
+    kind: Literal["evolution"]
+    models: Annotated[int, _Number, Field(ge=2, le=MAX_MODELS)] = Field(
+        description="`models`, the number of models of a generation"
+    )
+    generations: Annotated[int, _Number, Field(ge=2, le=MAX_EPOCHS)] = 10
+    objective: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    exploit: Annotated[float, _Number, Field(ge=0, le=0.5)] = 0.2
+    perturb: Annotated[float, _Number, Field(gt=1, le=100)] = 1.2
+    resample: Annotated[float, _Number, Field(ge=0, le=1)] = 0.25
+
+
 Configuration = Annotated[
     Annotated[SeedConfiguration, Tag(TAG + "seed")]
     | Annotated[GridConfiguration, Tag(TAG + "grid")]
-    | Annotated[SearchConfiguration, Tag(TAG + "search")],
+    | Annotated[SearchConfiguration, Tag(TAG + "search")]
+    | Annotated[EvolutionConfiguration, Tag(TAG + "evolution")],
     Discriminator(_kind_of),
     BeforeValidator(_expand_kind),
 ]
@@ -492,6 +513,8 @@ class ZooSpec(_Section):
         configuration = self.configuration
         if isinstance(configuration, SearchConfiguration):
             return configuration.models
+        if isinstance(configuration, EvolutionConfiguration):
+            return configuration.models * configuration.generations
         wanted = configuration.members if isinstance(configuration, GridConfiguration) else None
         return wanted or self.factors.points * configuration.seeds.count
 
@@ -499,15 +522,16 @@ class ZooSpec(_Section):
     def _factors_fit_configuration(self) -> Self:
         kind = self.configuration.kind
         several = [name for name, values in self.factors if isinstance(values, Range) or len(values) > 1]
-        if kind != "search" and self.factors.ranges:
+        drawn = kind in ("search", "evolution")
+        if not drawn and self.factors.ranges:
             raise refusal(
-                "a range, which only a search can draw from; list values, or use kind: search",
+                "a range, which only a search or an evolution can draw from; list values, or use kind: search",
                 "factors",
                 self.factors.ranges[0],
             )
         if kind == "seed" and several:
             raise refusal("several values, a seed zoo has one; use kind: grid", "factors", several[0])
-        if kind == "search" and not several:
+        if drawn and not several:
             raise refusal("every factor has one value, so there is nothing to search; use kind: seed", "factors")
         return self
 
@@ -521,7 +545,7 @@ class ZooSpec(_Section):
 
     @model_validator(mode="after")
     def _members_differ(self) -> Self:
-        if isinstance(self.configuration, SearchConfiguration):
+        if isinstance(self.configuration, SearchConfiguration | EvolutionConfiguration):
             return self
         own = self.configuration.seeds
         if own.vary == ("dropout",) and own.count > 1 and 0.0 in cast("tuple[float, ...]", self.factors.dropout):
@@ -534,6 +558,19 @@ class ZooSpec(_Section):
         wanted = self.configuration.members if isinstance(self.configuration, GridConfiguration) else None
         if wanted is not None and wanted > models:
             raise refusal(f"got {wanted}, the grid has {models:,} members", "configuration", "members")
+        return self
+
+    @model_validator(mode="after")
+    def _generations_follow_each_other(self) -> Self:
+        if not isinstance(self.configuration, EvolutionConfiguration):
+            return self
+        training, schedule = self.training, self.training.schedule.kind
+        if training.epochs not in training.checkpoint_epochs:
+            message = f"epoch {training.epochs} is missing, which the next generation starts from"
+            raise refusal(message, "training", "checkpoints")
+        if schedule != "constant":
+            message = f"got {schedule}, which would start anew in each generation; leave it out"
+            raise refusal(message, "training", "schedule")
         return self
 
     @model_validator(mode="after")
@@ -799,6 +836,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     TAG + "seed": SeedConfiguration,
     TAG + "grid": GridConfiguration,
     TAG + "search": SearchConfiguration,
+    TAG + "evolution": EvolutionConfiguration,
     TAG + "constant": Constant,
     TAG + "one_cycle": OneCycle,
     TAG + "cosine": Cosine,

@@ -174,6 +174,23 @@ METHODS = (
         "Schürholt et al. 2022",
     ),
     Method(
+        "sparsification",
+        "Trajectories of sparsification",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.sparsification:describe_sparsification",
+        "Molchanov et al. 2017",
+        needs=("twins",),
+    ),
+    Method(
+        "population-based",
+        "Population-based training",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.population_based:compare_population_based",
+        "Jaderberg et al. 2017",
+        quick=False,
+        needs=("images",),
+    ),
+    Method(
         "transfer",
         "Transfer predicted from source weights",
         "Learning dynamics",

@@ -40,6 +40,17 @@ class BackgroundWriter:
             self._held += nbytes
         self._queue.put((work, essential, nbytes))
 
+    def flush(self) -> None:
+        """Wait until all that was submitted is done.
+
+        Raises:
+            Exception: whatever some work raised.
+        """
+        done = threading.Event()
+        self.submit(done.set, essential=True)
+        done.wait()
+        self.check()
+
     @property
     def failed(self) -> bool:
         """Whether some work raised an error."""

@@ -70,6 +70,10 @@ class Build:
         """Where the snapshots are."""
         return self.runs.store.resume_folder / self.name
 
+    def start_of(self, cohort: Cohort) -> StartWeights | None:
+        """What gives the weights that a cohort starts from; None if its members have no parents."""
+        return self.start if cohort.members[0].parent is not None else None
+
     def report(self, what: str) -> None:
         """Tell whoever watches how far training is."""
         if self.on_progress is not None:
@@ -184,7 +188,7 @@ def open_shard(build: Build, plan: ShardPlan, ended: set[str]) -> Shard:
         recorder,
         build.writer,
         objective=build.objective,
-        start=build.start,
+        start=build.start_of(cohort),
         snapshot_seconds=build.snapshot_seconds,
     )
 

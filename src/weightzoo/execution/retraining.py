@@ -10,7 +10,7 @@ import numpy as np
 from weightzoo.architectures import architecture
 from weightzoo.connection import TAG
 from weightzoo.datasets.images import ImageData
-from weightzoo.errors import EngineError, FormatError, MissingError, NotFoundError, SpecError
+from weightzoo.errors import EngineError, FormatError, MissingError, SpecError
 from weightzoo.lineage import inherited
 from weightzoo.members import Cohort, Member
 from weightzoo.tracking import RunStore
@@ -37,25 +37,6 @@ def recorded_member(store: RunStore, run: str) -> Member:
     if member.id != tags.get(f"{TAG}member"):
         raise FormatError(f"run {run}: its definition is not that of member {tags.get(f'{TAG}member')}")
     return member
-
-
-def parent_state(store: RunStore, member: Member) -> dict[str, np.ndarray] | None:
-    """The weights of a member's parent behind the epoch that it starts from, by name; None if it has no parent.
-
-    Raises:
-        MissingError: the store does not have them.
-        FormatError: their files are damaged.
-        TrackingError: the store can't be used.
-    """
-    if member.parent is None:
-        return None
-    try:
-        return store.checkpoint(member.parent.member, member.parent.epoch)
-    except (MissingError, NotFoundError) as error:
-        raise MissingError(
-            f"member {member.id} starts from member {member.parent.member} behind epoch {member.parent.epoch}, whose "
-            f"checkpoint is not to be had ({error}); train or import that member first"
-        ) from None
 
 
 def retrain(

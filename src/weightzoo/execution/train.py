@@ -23,10 +23,11 @@ from weightzoo.execution.build import (
 )
 from weightzoo.execution.executor import Batch, Executor, LocalExecutor
 from weightzoo.execution.guard import exit_on_terminate, only_trainer, settled_objects_uncollected
+from weightzoo.execution.parents import recorded_weights
 from weightzoo.execution.shard import Outcome, StartWeights
 from weightzoo.members import Member
 from weightzoo.population import FixedPopulation, Population, Result, population
-from weightzoo.spec import SearchConfiguration, ZooSpec
+from weightzoo.spec import EvolutionConfiguration, SearchConfiguration, ZooSpec
 from weightzoo.tracking import RunStore
 from weightzoo.training.protocol import Engine
 
@@ -93,14 +94,18 @@ def train_zoo(
         SpecError: the architecture does not take the images of the data set, or the name can't be that of a folder.
         TrackingError: the store can't be used, or another process trains this zoo.
     """
+    built = architecture(spec.architecture, data.image_shape, data.classes)
+    configuration = spec.configuration
     return _train(
         name,
         population(spec, data.content_hash),
-        architecture(spec.architecture, data.image_shape, data.classes),
+        built,
         data,
         store,
         spec.training.epochs,
-        search=spec.configuration if isinstance(spec.configuration, SearchConfiguration) else None,
+        search=configuration if isinstance(configuration, SearchConfiguration | EvolutionConfiguration) else None,
+        models=spec.models,
+        start=lambda members: recorded_weights(store, built, members),
         compile=spec.compile,
         engine=engine or spec.engine,
         device=device or spec.device,
@@ -145,7 +150,8 @@ def _train(
     store: RunStore,
     epochs: int,
     *,
-    search: SearchConfiguration | None = None,
+    search: SearchConfiguration | EvolutionConfiguration | None = None,
+    models: int = 0,
     compile: bool = False,
     start: StartWeights | None = None,
     parent_runs: Mapping[str, str] | None = None,
@@ -185,7 +191,7 @@ def _train(
         )
         try:
             with settled_objects_uncollected():
-                results, trained = _train_batches(build, source, search, executor)
+                results, trained = _train_batches(build, source, search, models, executor)
                 build.report("writing the last runs")
                 build.writer.close()
             if trained:
@@ -202,14 +208,18 @@ def _train(
 
 
 def _train_batches(
-    build: Build, source: Population, search: SearchConfiguration | None, executor: Executor
+    build: Build,
+    source: Population,
+    search: SearchConfiguration | EvolutionConfiguration | None,
+    most: int,
+    executor: Executor,
 ) -> tuple[dict[str, Result], set[str]]:
     """All batches of the population: the results by member id, in order, and the ids of those that were trained now."""
-    pruned = search is not None and search.pruner is not None
+    pruned = isinstance(search, SearchConfiguration) and search.pruner is not None
     everything: dict[str, Result] = {}
     trained: set[str] = set()
     while members := source.ask():
-        models = max(len(everything) + len(members), search.models if search else 0)
+        models = max(len(everything) + len(members), most)
         build.total = models * (build.epochs + 1)
         results = recorded_results(build, members, with_objective=search is not None)
         build.done += len(results) * (build.epochs + 1)
@@ -218,6 +228,8 @@ def _train_batches(
         trained |= set(outcomes)
         results |= {member.id: _result(member, outcomes[member.id]) for member in members if member.id not in results}
         source.tell(results)
+        if isinstance(search, EvolutionConfiguration):
+            build.writer.flush()  # the next generation starts from what was recorded of this one
         everything |= {member.id: results[member.id] for member in members}
     return everything, trained
 

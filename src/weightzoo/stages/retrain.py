@@ -11,7 +11,8 @@ from weightzoo.checkpoints import ranges
 from weightzoo.connection import TAG
 from weightzoo.console import Report
 from weightzoo.datasets import ImageData
-from weightzoo.execution.retraining import parent_state, recorded_member
+from weightzoo.execution.parents import parent_state
+from weightzoo.execution.retraining import recorded_member
 from weightzoo.execution.retraining import retrain as train_again
 from weightzoo.members import Cohort
 from weightzoo.tracking import RunStore

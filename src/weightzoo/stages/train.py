@@ -10,7 +10,7 @@ from weightzoo.execution.manifest import write_manifest
 from weightzoo.execution.train import train_zoo
 from weightzoo.population import grid_members
 from weightzoo.rehearsal import origin, sections
-from weightzoo.spec import Execution, SearchConfiguration, load_params
+from weightzoo.spec import EvolutionConfiguration, Execution, SearchConfiguration, load_params
 from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
 
@@ -65,7 +65,9 @@ def deletion(zoo: str, workspace: Workspace) -> Deletion:
         TrackingError: the tracking store can't be used.
     """
     spec, _ = sections(zoo, load_params(workspace.params))
-    if isinstance(spec.configuration, SearchConfiguration):  # whose members follow from the results of others
+    if isinstance(
+        spec.configuration, SearchConfiguration | EvolutionConfiguration
+    ):  # whose members follow from the results of others
         return planned_deletion(RunStore(), zoo)
     members = grid_members(spec, ImageData.load(workspace.data(zoo)).content_hash)
     return planned_deletion(RunStore(), zoo, {member.id for member in members})

@@ -274,7 +274,7 @@ class RecordingJob(Job):
             parent_runs=build.runs.parent_runs,
             cohort=self.cohort,
             ended=frozenset(self._batch.ended),
-            start=build.start(self.cohort.members) if build.start else None,
+            start=given(self.cohort.members) if (given := build.start_of(self.cohort)) else None,
             engines=build.engines,
             engine=self._engine,
             objective=build.objective,

@@ -153,6 +153,13 @@ METHODS = (
         needs=("images",),
     ),
     Method(
+        "identity",
+        "Which model a checkpoint is from",
+        "Alignment and loss landscape",
+        "weightzoo.analysis.identity.method:identity",
+        "Schürholt et al. 2022",
+    ),
+    Method(
         "extrapolation",
         "Learning curves extrapolated",
         "Learning dynamics",

@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install zoo test lint ui server bench bench-scale chaos clean
+.PHONY: help install zoo look test lint ui server bench bench-scale chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,13 @@ $(INSTALLED): pyproject.toml .constraints.txt
 zoo: $(INSTALLED)  ## build the zoos that params.yaml lists under `build`
 	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true
 	@dvc repro
+	@weightzoo summary
+
+look: $(INSTALLED)  ## build them with a quick analysis, for a first look; `make zoo` then does the rest
+	@git rev-parse --git-dir >/dev/null 2>&1 || dvc config --local core.no_scm true
+	@dvc repro assemble
+	@for zoo in $$(python -c 'import weightzoo; print(*weightzoo.load_params().build)'); do \
+	  weightzoo analyse $$zoo --quick >/dev/null && weightzoo report $$zoo || exit 1; done
 	@weightzoo summary
 
 test: $(INSTALLED)  ## run the tests

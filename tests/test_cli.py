@@ -42,6 +42,8 @@ FAILURES = [
     (["finetune", "digits-hyp"], "no zoo 'digits-hyp' below `finetune`"),
     (["verify", "nothing"], "no packed zoo 'nothing'"),
     (["inspect", "nothing"], "nothing"),
+    (["analyse", "nothing"], "no packed zoo 'nothing'"),
+    (["analyse", "digits-hyp", "sprad"], "no method 'sprad'; did you mean 'spread'?"),
     (["query", "test_acuracy > 0.9"], "test_accuracy"),
     (["query", "test_accuracy >"], "query"),
     (["checkpoint", "0000", "--epoch", "1"], "0000"),
@@ -69,6 +71,7 @@ def test_a_failure_is_one_line_and_exit_code_one(arguments: list[str], part: str
         ["train"],
         ["no-such-verb"],
         ["plan", "digits-hyp", "--all"],
+        ["analyse"],
         ["assemble", "digits-hyp", "--where", "dropout == 0"],
     ],
 )

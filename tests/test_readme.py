@@ -41,7 +41,7 @@ INSTEAD = {
 
 def prepared(script: str) -> str:
     lines = [INSTEAD.get(line, line) for line in script.splitlines()]
-    return "\n".join(f"make -o {VENV}/.installed VENV={VENV} zoo" if line == "make zoo" else line for line in lines)
+    return "\n".join(re.sub(r"^make (zoo|look)$", rf"make -o {VENV}/.installed VENV={VENV} \1", line) for line in lines)
 
 
 @pytest.fixture(scope="module")

@@ -34,11 +34,11 @@ def test_spread_is_that_of_the_finished_models(tmp_path):
         assert score.low <= score.value <= score.high
     by_factor = result.tables["by_factor"].set_index("value")
     relu = [row["test_accuracy"] for row in done if row["activation"] == "relu"]
-    assert by_factor.loc["activation relu", "std"] == pytest.approx(statistics.stdev(relu))
+    assert by_factor.loc["activation relu", "standard_deviation"] == pytest.approx(statistics.stdev(relu))
     assert by_factor.loc["activation relu", "models"] == 3
     by_epoch = result.tables["by_epoch"]
     last = by_epoch[(by_epoch["metric"] == "test accuracy") & (by_epoch["epoch"] == 3)]
-    assert last["std"].item() == pytest.approx(statistics.stdev(accuracies))
+    assert last["standard_deviation"].item() == pytest.approx(statistics.stdev(accuracies))
 
 
 def test_one_model_has_no_spread(tmp_path):

@@ -21,6 +21,7 @@ MOST, MOST_QUICK = 1000, 200  # models
 PAIRS, PAIRS_QUICK = 200, 40  # that are aligned, of each kind
 _MOST_BYTES = 2 << 30  # of weights read at a time
 _MOST_EPOCHS, _MOST_ALIGNED_EPOCHS = 26, 6
+_L2, _COSINE = "L2_distance", "cosine_distance"
 _SAMPLE, _ALIGNED = "weights, of a sample", "weights, of the same aligned"
 
 
@@ -49,41 +50,36 @@ def weight_distances(zoo: Zoo, context: Context) -> Result:
         for number, (kind, pairs) in enumerate(by_kind.items())
     }
     over_epochs: list[dict[str, object]] = []
+    sampled: list[dict[str, object]] = []
     euclidean, cosine, weights = np.empty(0), np.empty(0), np.empty(0)
-    aligned: dict[str, pd.DataFrame] = {}
+    samples: dict[str, dict[str, pd.DataFrame]] = {}
     for done, epoch in enumerate(epochs):
         context.on_progress(done, len(epochs) + 1)
         weights = zoo.weights(rows.tolist(), [epoch])[:, 0]
         euclidean, cosine = all_distances(weights[:, zoo.layout.is_trained])
         for kind, pairs in by_kind.items():
-            row: dict[str, object] = {"epoch": epoch, "pairs": kind}
-            row |= {"L2": pair_mean(euclidean, pairs), "cosine": pair_mean(cosine, pairs)}
+            means = {_L2: pair_mean(euclidean, pairs), _COSINE: pair_mean(cosine, pairs)}
+            over_epochs.append({"epoch": epoch, "pairs": kind, **means})
             if epoch in aligned_epochs:
-                aligned[kind] = aligned_distances(zoo, weights, chosen[kind])
-                row |= {"aligned_L2": aligned[kind]["L2"].mean(), "aligned_cosine": aligned[kind]["cosine"].mean()}
-            over_epochs.append(row)
+                first, second = chosen[kind].T
+                raw = pd.DataFrame({_L2: euclidean[first, second], _COSINE: cosine[first, second]})
+                samples[kind] = {"raw": raw, "aligned": aligned_distances(zoo, weights, chosen[kind])}
+                for how, table in samples[kind].items():
+                    sampled.append({"epoch": epoch, "pairs": f"{kind}, {how}", **table.mean().to_dict()})
     context.on_progress(len(epochs), len(epochs) + 1)
-    features = "weights"
     scores = [
-        *pair_scores(euclidean, models, "L2 distance", [context.seed, 10], features=features),
-        *pair_scores(cosine, models, "cosine distance", [context.seed, 11], features=features),
+        *pair_scores(euclidean, models, "L2 distance", [context.seed, 10], features="weights"),
+        *pair_scores(cosine, models, "cosine distance", [context.seed, 11], features="weights"),
+        *_sample_scores(samples, context.seed),
     ]
-    raw = {"L2": euclidean, "cosine": cosine}
-    for number, (kind, table) in enumerate(aligned.items()):
-        first, second = chosen[kind].T
-        for place, (metric, measure) in enumerate(raw.items()):
-            values = np.stack([measure[first, second], table[metric].to_numpy()], axis=1)
-            values = values[np.isfinite(values).all(axis=1)]
-            if not len(values):
-                continue
-            for column, which in enumerate((_SAMPLE, _ALIGNED)):
-                own = values[:, column]
-                interval = bootstrap(own, np.mean, np.random.default_rng([context.seed, 12, number, place]))
-                how = f"{len(own)} pairs"
-                scores.append(Score(kind, f"{metric} distance", float(own.mean()), *interval, which, how))
     by_value = _by_value(zoo, models, weights, cosine, count // 4, context)
-    between = between_levels(cosine, models, "cosine")
-    tables = {"by_epoch": pd.DataFrame(over_epochs), "by_value": by_value, "between_values": between}
+    between = between_levels(cosine, models, _COSINE)
+    tables = {
+        "by_epoch": pd.DataFrame(over_epochs),
+        "sampled": pd.DataFrame(sampled),
+        "by_value": by_value,
+        "between_values": between,
+    }
     return Result(
         "distances",
         "Distances of weights",
@@ -119,11 +115,26 @@ def aligned_distances(zoo: Zoo, weights: np.ndarray, pairs: np.ndarray) -> pd.Da
     """
     first, second = weights[pairs[:, 0]], weights[pairs[:, 1]]
     known = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
-    table = pd.DataFrame(np.full((len(pairs), 2), np.nan), columns=pd.Index(["L2", "cosine"]))
+    table = pd.DataFrame(np.full((len(pairs), 2), np.nan), columns=pd.Index([_L2, _COSINE]))
     if known.any():
         matching = match_weights(zoo.symmetries, first[known], second[known])
         table.loc[known] = np.stack(distances(zoo.layout, first[known], matching.apply(second[known])), axis=1)
     return table
+
+
+def _sample_scores(samples: dict[str, dict[str, pd.DataFrame]], seed: int) -> list[Score]:
+    """Mean distances of the same pairs raw and aligned, with an interval over these pairs."""
+    scores: list[Score] = []
+    for number, (kind, tables) in enumerate(samples.items()):
+        for place, metric in enumerate((_L2, _COSINE)):
+            values = np.stack([table[metric].to_numpy() for table in tables.values()], axis=1)
+            values = values[np.isfinite(values).all(axis=1)]
+            for own, features in zip(values.T, (_SAMPLE, _ALIGNED), strict=True):
+                if len(own):
+                    interval = bootstrap(own, np.mean, np.random.default_rng([seed, 12, number, place]))
+                    mean, how = float(own.mean()), f"{len(own)} pairs"
+                    scores.append(Score(kind, metric.replace("_", " "), mean, *interval, features, how))
+    return scores
 
 
 def _by_value(
@@ -139,24 +150,26 @@ def _by_value(
             pairs = sampled_pairs(here[:, None] & here[None, :], count, rng)
             if not len(pairs):
                 continue
-            aligned = aligned_distances(zoo, weights, pairs)["cosine"].to_numpy()
+            aligned = aligned_distances(zoo, weights, pairs)[_COSINE].to_numpy()
             found = {"raw": cosine[pairs[:, 0], pairs[:, 1]], "aligned": aligned}
             for kind, values in found.items():
                 row = {"factor": factor, "value": f"{factor} {label}", "weights": kind, "pairs": len(pairs)}
                 known = values[np.isfinite(values)]
-                rows.append({**row, "cosine": float(known.mean()) if len(known) else np.nan})
-    return pd.DataFrame(rows, columns=pd.Index(["factor", "value", "weights", "pairs", "cosine"]))
+                rows.append({**row, _COSINE: float(known.mean()) if len(known) else np.nan})
+    return pd.DataFrame(rows, columns=pd.Index(["factor", "value", "weights", "pairs", _COSINE]))
 
 
 def _figures(tables: dict[str, pd.DataFrame]) -> list[Figure]:
     said, mean = "Mean cosine distance of pairs: 0 is the same direction, 1 a right angle.", "Mean over pairs."
+    sample = "Mean cosine distance of a sample of pairs, before and after aligning their units."
     figures = [
-        Figure("lines", "by_epoch", "Cosine distance over the epochs", said, "epoch", "cosine", "pairs"),
-        Figure("lines", "by_epoch", "L2 distance over the epochs", mean, "epoch", "L2", "pairs", log_y=True),
+        Figure("lines", "by_epoch", "Cosine distance over the epochs", said, "epoch", _COSINE, "pairs"),
+        Figure("lines", "by_epoch", "L2 distance over the epochs", mean, "epoch", _L2, "pairs", log_y=True),
+        Figure("lines", "sampled", "Raw and aligned over the epochs", sample, "epoch", _COSINE, "pairs"),
     ]
     if len(tables["by_value"]):
         caption = "Mean cosine distance of sampled pairs that share the value, before and after aligning their units."
-        figures.append(Figure("bars", "by_value", "Raw and aligned, by factor", caption, "value", "cosine", "weights"))
+        figures.append(Figure("bars", "by_value", "Raw and aligned, by factor", caption, "value", _COSINE, "weights"))
     return figures
 
 

@@ -50,7 +50,7 @@ def spread(zoo: Zoo, context: Context) -> Result:
             "Spread over the epochs",
             "Standard deviation over the models that got that far.",
             x="epoch",
-            y="std",
+            y="standard_deviation",
             by="metric",
         )
     ]
@@ -62,7 +62,7 @@ def spread(zoo: Zoo, context: Context) -> Result:
                 "Spread by factor",
                 "Standard deviation of the final test accuracy over the finished models of each value.",
                 x="value",
-                y="std",
+                y="standard_deviation",
             )
         )
     accuracy, gap = (np.asarray(values[done, index]) for index in (0, 1))
@@ -91,10 +91,10 @@ def _by_factor(zoo: Zoo, done: np.ndarray) -> pd.DataFrame:
                 continue
             row: dict[str, object] = {"factor": factor, "value": f"{factor} {label}", "models": len(here)}
             accuracy, gap = (np.asarray(here[metric], np.float64) for metric in _METRICS)
-            row |= {"mean": accuracy.mean(), "std": accuracy.std(ddof=1)}
-            row |= {"gap_mean": gap.mean(), "gap_std": gap.std(ddof=1)}
+            row |= {"mean": accuracy.mean(), "standard_deviation": accuracy.std(ddof=1)}
+            row |= {"gap_mean": gap.mean(), "gap_standard_deviation": gap.std(ddof=1)}
             rows.append(row)
-    columns = ["factor", "value", "models", "mean", "std", "gap_mean", "gap_std"]
+    columns = ["factor", "value", "models", "mean", "standard_deviation", "gap_mean", "gap_standard_deviation"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
@@ -103,7 +103,6 @@ def _by_epoch(zoo: Zoo) -> pd.DataFrame:
     for metric, name in _METRICS.items():
         matrix = metric_matrix(zoo, metric)
         kept = matrix.loc[:, matrix.notna().sum() > 1]
-        tables.append(
-            pd.DataFrame({"metric": name, "epoch": kept.columns, "mean": kept.mean(), "std": kept.std(ddof=1)})
-        )
+        spread = {"mean": kept.mean(), "standard_deviation": kept.std(ddof=1)}
+        tables.append(pd.DataFrame({"metric": name, "epoch": kept.columns, **spread}))
     return pd.concat(tables, ignore_index=True)

@@ -76,7 +76,7 @@ def pair_scores(
 
 
 def between_levels(measure: np.ndarray, models: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The mean between and within the values of each varied factor: columns first, second, pairs and `name`."""
+    """The mean between and within the values of each factor: columns one_model, other_model, pairs and `name`."""
     rows: list[dict[str, object]] = []
     for factor in varied_factors(models):
         of_model = levels(models, factor)
@@ -86,16 +86,18 @@ def between_levels(measure: np.ndarray, models: pd.DataFrame, name: str) -> pd.D
             for column, second in enumerate(labels):
                 pairs = (codes == row)[:, None] & (codes == column)[None, :] & each
                 count = int(pairs.sum()) // (2 if row == column else 1)
-                rows.append({"first": first, "second": second, "pairs": count, name: pair_mean(measure, pairs)})
-    return pd.DataFrame(rows, columns=pd.Index(["first", "second", "pairs", name]))
+                rows.append(
+                    {"one_model": first, "other_model": second, "pairs": count, name: pair_mean(measure, pairs)}
+                )
+    return pd.DataFrame(rows, columns=pd.Index(["one_model", "other_model", "pairs", name]))
 
 
 def between_figure(name: str) -> Figure:
     """How the table of `between_levels`, called `between_values`, is drawn."""
-    caption = (
-        f"Mean {name} of two models with these values, whatever else differs; on the diagonal, with the same value."
-    )
-    return Figure("matrix", "between_values", "Between the values of each factor", caption, "first", "second", name)
+    title = "Between the values of each factor"
+    words = name.replace("_", " ")
+    caption = f"Mean {words} of two models with these values, whatever else differs; on the diagonal, with the same."
+    return Figure("matrix", "between_values", title, caption, "one_model", "other_model", name)
 
 
 def sampled_pairs(pairs: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -62,7 +62,7 @@ def _in_processes(
 ) -> list[Result | LeftOut]:
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     alone = Context(context.seed, context.quick, 1, context.images, other=context.other)
-    left = iter(methods)
+    left = iter(sorted(methods, key=lambda method: method.quick))  # the longest first, lest one runs alone at the end
     found: dict[str, Result | LeftOut] = {}
     busy: dict[Connection, Method] = {}
     started: list[BaseProcess] = []

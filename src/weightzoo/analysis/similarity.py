@@ -24,6 +24,7 @@ MOST, MOST_QUICK = 400, 100  # models
 IMAGES, IMAGES_QUICK = 128, 64  # test images for hidden activations
 _MOST_EPOCHS = 26
 _KORNBLITH, _UNBIASED = "as published", "unbiased"
+_COLUMNS = {_KORNBLITH: "CKA_as_published", _UNBIASED: "CKA"}
 _REFERENCES = (
     "Kornblith et al. 2019, Similarity of Neural Network Representations Revisited, eq. 4",
     "Song et al. 2012, Feature Selection via Dependence Maximization, eq. 5 (the unbiased estimate of HSIC)",
@@ -46,7 +47,7 @@ def output_similarity(zoo: Zoo, context: Context) -> Result:
         grams = np.stack([gram(own) for own in zoo.probe(rows.tolist(), [epoch])[:, 0].astype(np.float64)])
         found = {name: cka(kernel, kernel) for name, kernel in _both(grams).items()}
         for kind, pairs in kinds(models).items():
-            means = {name: pair_mean(own, pairs) for name, own in found.items()}
+            means = {_COLUMNS[name]: pair_mean(own, pairs) for name, own in found.items()}
             over_epochs.append({"epoch": epoch, "pairs": kind, **means})
     features = f"logits on {zoo.header.probe_images} images"
     scores = [
@@ -62,7 +63,7 @@ def output_similarity(zoo: Zoo, context: Context) -> Result:
         "Linear CKA of logits over the epochs",
         f"Unbiased, mean over pairs of {len(rows):,} models.",
         "epoch",
-        _UNBIASED,
+        _COLUMNS[_UNBIASED],
         "pairs",
     )
     summary = f"Linear CKA of the logits, 0 for nothing in common, 1 for the same up to rotation and scale: {means}."
@@ -107,7 +108,7 @@ def hidden_similarity(zoo: Zoo, context: Context) -> Result:
             scores.append(one)
             entry: dict[str, object] = {"layer": first, "pairs": one.target}
             entry |= {"CKA": one.value, "low": one.low, "high": one.high}
-            by_layer.append({**entry, "as_published": pair_mean(published, kinds(models)[one.target])})
+            by_layer.append({**entry, _COLUMNS[_KORNBLITH]: pair_mean(published, kinds(models)[one.target])})
     tables = {"by_layer": pd.DataFrame(by_layer), "between_layers": pd.DataFrame(between)}
     of = f"{len(rows):,} models on {len(chosen)} test images"
     said = f"Unbiased linear CKA of pairs, {of}."

@@ -23,6 +23,7 @@ MOST_CATEGORIES = len(CATEGORIES)  # that colours tell apart; more values of a n
 MOST_NUMBERED = 90  # cells of a matrix that have their number written in them
 _BAR_INCHES = 0.21
 _LINE = 20  # characters of a label beside a bar
+_MANY_COLUMNS = 8  # of a matrix: their names stand upright, or are left out where the rows have the same
 _FEW = 14  # bars that have their number beside them
 
 
@@ -41,7 +42,10 @@ def height(figure: Figure, table: pd.DataFrame) -> float:
         lines = sum(max(groups, len(textwrap.wrap(label, _LINE))) for label in _ordered(table[figure.x]))
         return max(usual, 0.6 + legend + _BAR_INCHES * lines)
     if figure.kind == "matrix":
-        return max(usual, 0.9 + _BAR_INCHES * min(len(_ordered(table[figure.y])), 16))
+        columns, rows = _ordered(table[figure.x]), _ordered(table[figure.y])
+        upright = len(columns) > _MANY_COLUMNS and columns != rows
+        turned = 0.075 * max(map(len, columns), default=0) if upright else 0.0
+        return max(usual, 0.8 + turned + _BAR_INCHES * min(len(rows), 16))
     legend = len(_ordered(table[figure.by])) if figure.by and not _is_scale(table[figure.by]) else 0
     return usual + 0.17 * max(0, -(-legend // 2) - 1)
 
@@ -87,7 +91,7 @@ def _bars(axes: Axes, figure: Figure, table: pd.DataFrame) -> None:
     if np.nanmin(values, initial=0) < 0:
         axes.axvline(0, color=MUTED, lw=0.6)
     if figure.by:
-        _legend(axes, groups)
+        _legend(axes, groups, height(figure, table))
 
 
 def _lines(axes: Axes, figure: Figure, table: pd.DataFrame) -> None:
@@ -112,7 +116,7 @@ def _lines(axes: Axes, figure: Figure, table: pd.DataFrame) -> None:
     if scale:
         _colour_bar(axes, _numbers(table[figure.by]), str(figure.by))
     elif figure.by:
-        _legend(axes, groups)
+        _legend(axes, groups, height(figure, table))
 
 
 def _points(axes: Axes, figure: Figure, table: pd.DataFrame) -> None:
@@ -131,7 +135,7 @@ def _points(axes: Axes, figure: Figure, table: pd.DataFrame) -> None:
         )
         for code, group in enumerate(groups):
             axes.plot([], [], "o", color=CATEGORIES[code % len(CATEGORIES)], ms=5, label=group)
-        _legend(axes, groups)
+        _legend(axes, groups, height(figure, table))
     elif figure.by:
         numbers = _numbers(table[figure.by])
         axes.scatter(at, values, c=numbers, cmap=SEQUENTIAL, s=13, lw=0.25, edgecolors=MUTED)
@@ -167,12 +171,14 @@ def _matrix(axes: Axes, figure: Figure, table: pd.DataFrame) -> None:
         shown = evenly(len(names), 16)
         axis.set_ticks(shown + 0.5, [names[index] for index in shown])
         axis.set_tick_params(length=0)
-    if sum(map(len, columns)) > 34:
-        axes.tick_params(axis="x", rotation=90 if max(map(len, columns)) < 5 else 40)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right" if max(map(len, columns)) >= 5 else "center")
-            label.set_rotation_mode("anchor" if max(map(len, columns)) >= 5 else "default")
-    axes.set_xlabel(_label(figure.x), labelpad=1)
+    if len(columns) > _MANY_COLUMNS and columns == rows:
+        axes.set_xticks([])
+    elif len(columns) > _MANY_COLUMNS:
+        axes.tick_params(axis="x", rotation=90)
+    elif sum(map(len, columns)) > 34:
+        _slant(axes)
+    same = len(columns) > _MANY_COLUMNS and columns == rows
+    axes.set_xlabel(f"{_label(figure.x)}, in the same order" if same else _label(figure.x), labelpad=1)
     axes.set_ylabel(_label(figure.y), labelpad=1)
 
 
@@ -187,10 +193,14 @@ def _both_axes(axes: Axes, figure: Figure, table: pd.DataFrame, at: np.ndarray, 
         return
     axes.set_xticks(range(len(ticks)), ticks)
     if len(ticks) * max(map(len, ticks), default=0) > 40:
-        axes.tick_params(axis="x", rotation=40)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
-            label.set_rotation_mode("anchor")
+        _slant(axes)
+
+
+def _slant(axes: Axes) -> None:
+    axes.tick_params(axis="x", rotation=40)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+        label.set_rotation_mode("anchor")
 
 
 def _scale(axes: Axes, which: str, values: np.ndarray, *, log: bool) -> None:
@@ -250,11 +260,12 @@ def _label(column: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _legend(axes: Axes, names: list[str]) -> None:
+def _legend(axes: Axes, names: list[str], inches: float) -> None:
+    """Below the axes of a panel so many inches high."""
     longest = max(map(len, names), default=0)
     axes.legend(
         loc="upper center",
-        bbox_to_anchor=(0.46, -0.17),
+        bbox_to_anchor=(0.46, -0.31 / (inches - 0.9)),
         ncols=1 if longest > 24 else 2 if longest > 11 else 3,
         frameon=False,
         fontsize=9.2,

@@ -39,8 +39,7 @@ def _cells(score: Score) -> dict[str, str]:
     bounded = score.low is not None and score.high is not None
     return {
         "target": score.target,
-        "features": score.features,
-        "estimator": score.estimator,
+        "how": ", ".join(filter(None, (score.features, score.estimator))),
         "metric": score.metric,
         "value": _number(score.value),
         "interval": f"{_number(score.low)} to {_number(score.high)}" if bounded else "",

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_project
+from tests.servers import listening
 
 VENV = Path(sys.prefix)
 ENVIRONMENT = os.environ | {"PATH": f"{VENV / 'bin'}:{os.environ['PATH']}"}
@@ -84,6 +85,10 @@ def test_a_run_shows_parameters_curves_and_checkpoints(server: str) -> None:
 
     files = ask(server, f"{api}/artifacts/list?run_id={run_id}&path=checkpoints")["files"]
     assert [file["path"] for file in files] == ["checkpoints/epochs_0000-0003.safetensors"]
+
+
+def test_it_listens_on_loopback_only(server: str) -> None:
+    assert listening(int(server.rpartition(":")[2])) == {"127.0.0.1"}
 
 
 def test_the_page_itself_is_served(server: str) -> None:

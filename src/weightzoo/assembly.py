@@ -246,7 +246,7 @@ def _definition(run: RunRecord) -> dict[str, Any]:
     try:
         definition = json.loads(run.definition or "")
         definition["protocol"]["checkpoint_epochs"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise FormatError(
             f"run {run.run_id} has no readable definition; delete it and train the member again"
         ) from None

@@ -57,7 +57,7 @@ def opened(path: Path, expected: str, *, remedy: str) -> Generator[tuple[Any, di
             yield file, header
     except WeightzooError:
         raise
-    except (SafetensorError, OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{path}: truncated or no safetensors file ({error}); {remedy}") from None
 
 

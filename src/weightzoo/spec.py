@@ -41,6 +41,7 @@ DatasetSource = Literal[
 ]
 
 MAX_MODELS = 1_000_000
+MOST_VALUES = 1_000_000  # of a whole file
 MAX_EPOCHS = 10_000
 MAX_BATCH = 65_536
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -803,9 +804,22 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise SpecError(
             f"{path}{line}: not valid YAML: {' '.join(str(error.problem or error.context).split())}"
         ) from None
-    except (YAMLError, ValueError) as error:  # ValueError: a date that does not exist, and the like
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist, and the like
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if _values(content, {}) > MOST_VALUES:
+        raise SpecError(f"{path}: more than {MOST_VALUES:,} values, written out with its aliases; refused")
     return parse_params(content, source=str(path))
+
+
+def _values(content: object, counted: dict[int, int]) -> int:
+    """How many values there are when every alias is written out; what contains itself is left to the checks behind."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in counted:
+        counted[id(content)] = 0
+        parts = content.values() if isinstance(content, dict) else content
+        counted[id(content)] = 1 + sum(_values(part, counted) for part in parts)
+    return counted[id(content)]
 
 
 def parse_params(content: object, source: str = "params") -> Params:

@@ -149,11 +149,14 @@ def test_tars_that_lack_or_exaggerate(tmp_path: Path, monkeypatch: pytest.Monkey
     name = "stl10_binary/train_X.bin"
     link = tarfile.TarInfo(name)
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    hard_link = tarfile.TarInfo(name)
+    hard_link.type, hard_link.linkname = tarfile.LNKTYPE, "../../outside"
     long_name = tarfile.TarInfo("././@LongLink")
     long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 6_000_000_000
     cases: list[tuple[dict[str, bytes | tarfile.TarInfo], type[Exception], str]] = [
         ({key: content for key, content in members.items() if key != name}, MissingError, f"no {name} in it"),
         (members | {name: link}, MissingError, f"no {name} in it"),
+        (members | {name: hard_link}, MissingError, f"no {name} in it"),
         (members | {name: bytes(HUGE)}, FormatError, f"{HUGE:,} bytes of {name}, expected at most 829,440"),
         (members | {name: b"short"}, FormatError, f"5 bytes of {name}, expected 829,440"),
         ({"long": long_name}, FormatError, "a part of 6000000000 bytes"),

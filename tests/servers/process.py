@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -44,6 +45,19 @@ def free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def listening(port: int) -> set[str]:
+    """The addresses of this machine on which a port is listened on."""
+    found: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            (address, _, used), state = line.split()[1].partition(":"), line.split()[3]
+            if state == "0A" and int(used, 16) == port:
+                words = [address[start : start + 8] for start in range(0, len(address), 8)]
+                packed = b"".join(bytes.fromhex(word)[::-1] for word in words)
+                found.add(str(ipaddress.ip_address(packed)))
+    return found
 
 
 class Server(ABC):

@@ -110,7 +110,7 @@ def read_analysis(folder: Path | str) -> Stored | None:
         )
         left_out = tuple(LeftOut(**one) for one in words["left_out"])
         made = {key: words["made"][key] for key in ("zoo", "hash", "seed", "quick")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(

@@ -115,12 +115,13 @@ class ImageData:
             raise MissingError(f"{path}: no such file; run `weightzoo prepare {Path(folder).name}`")
         try:
             with safe_open(path, framework="numpy") as file:
-                header: dict[str, Any] = json.loads((file.metadata() or {}).get("weightzoo", "{}"))
+                header: Any = json.loads((file.metadata() or {}).get("weightzoo", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        except (SafetensorError, ValueError, OSError) as error:
+        except (SafetensorError, ValueError, OSError, RecursionError) as error:
             raise FormatError(f"{path}: truncated or no safetensors file ({error}); prepare it again") from None
-        if header.get("format") != FORMAT:
-            raise FormatError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}; prepare it again")
+        found = header.get("format") if isinstance(header, dict) else None
+        if found != FORMAT:
+            raise FormatError(f"{path}: format {found!r}, expected {FORMAT!r}; prepare it again")
         try:
             data = cls(
                 name=header["name"],

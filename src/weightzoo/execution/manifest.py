@@ -58,7 +58,7 @@ def read_manifest(path: Path | str) -> Manifest:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file; run `weightzoo train` first") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: no manifest ({error}); run `weightzoo train` again") from None
     try:
         recorded = content.pop("checksum", None)  # the first versions wrote none

@@ -29,7 +29,7 @@ def recorded_member(store: RunStore, run: str) -> Member:
     try:
         definition, kind = json.loads(tags[f"{TAG}definition"]), tags[f"{TAG}configuration"]
         group = tags[f"{TAG}group"]
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise FormatError(f"run {run} has no definition of a member; it was not made by weightzoo") from None
     if "imported" in definition:
         raise FormatError(f"run {run} was imported: its source does not say all that training it again would need")

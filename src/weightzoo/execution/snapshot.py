@@ -158,12 +158,13 @@ def _read_state(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     path = folder / STATE
     try:
         with safe_open(path, framework="numpy") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {}).get("weightzoo", "{}"))
+            header: Any = json.loads((file.metadata() or {}).get("weightzoo", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: {' '.join(str(error).split())}") from None
-    if header.get("format") != FORMAT:
-        raise FormatError(f"{path}: format {header.get('format')!r}, expected {FORMAT!r}")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise FormatError(f"{path}: format {found!r}, expected {FORMAT!r}")
     if header.get("crc32") != _checksum(tensors):
         raise FormatError(f"{path}: does not match its checksum")
     return header, tensors

@@ -37,7 +37,7 @@ class SourceFolder:
                 raise UnsafeError(f"{self.name(path)}: is no plain file; refused")
             if found.st_size > limit:
                 raise UnsafeError(f"{self.name(path)}: {found.st_size:,} bytes, expected at most {limit:,}; refused")
-            return file.read(limit + 1)[:limit]
+            return file.read(min(found.st_size, limit))
 
     def refuse_outside(self, path: Path | str) -> None:
         """Refuse a path, file or folder, that leads out of the folder by a link.

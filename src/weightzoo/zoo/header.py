@@ -172,7 +172,7 @@ def read_header(folder: Path) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFi
         record = json.loads(place.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingError(f"{place}: no such file; assemble or pull the zoo, or check the path") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{place}: can't be read as JSON ({error}); assemble or pull the zoo again") from None
     header, counts, files = decode(record, str(place))
     for file in files:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from weightzoo.architectures import Architecture
 from weightzoo.errors import FormatError, MissingError, NotFoundError
@@ -23,6 +22,7 @@ from weightzoo.zoo.header import DatasetInfo, StoredFile, ZooHeader, read_header
 from weightzoo.zoo.permute import Symmetries
 from weightzoo.zoo.provenance import require_unaltered
 from weightzoo.zoo.shards import ShardedTensor
+from weightzoo.zoo.tables import read_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -344,10 +344,9 @@ class Zoo:
         try:
             if name != fmt.PROVENANCE and StoredFile.of(path) not in self.files:
                 raise FormatError(f"{path}: altered since it was written; assemble or pull the zoo again")
-            table = pq.read_table(path)
+            table = read_table(path, path.stat().st_size, schema, str(path))
             if name == fmt.PROVENANCE:
                 require_unaltered(table, path)
-            found = fmt.plain(table.schema)
         except FileNotFoundError:
             raise MissingError(f"{path}: no such file; assemble or pull the zoo again") from None
         except FormatError:
@@ -356,9 +355,6 @@ class Zoo:
             raise FormatError(
                 f"{path}: no readable Parquet file ({str(error).splitlines()[0]}); pull it again"
             ) from None
-        if not found.equals(schema):
-            differing = sorted(set(schema) ^ set(found), key=str)
-            raise FormatError(f"{path}: columns differ from the format at {', '.join(map(str, differing))}")
         frame = table.to_pandas()
         for column in table.column_names:
             with_missing = column in fmt.NULLABLE_INTEGERS or table[column].null_count > 0

@@ -132,7 +132,7 @@ def open_tensor(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
         metadata = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
     except FileNotFoundError:
         raise MissingError(f"{path}: no such file; assemble or pull the zoo again") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{path}: its header has no readable tensor {name!r}; assemble or pull again") from None

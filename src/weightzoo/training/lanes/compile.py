@@ -165,10 +165,15 @@ def _key(recipe: Recipe, target: Target) -> str:
 
 
 def _read(path: Path) -> bytes | None:
-    """What `_write` wrote, or None if there is nothing or it is damaged."""
+    """What `_write` wrote, or None if there is nothing, it is damaged, or others may have written it: it will run."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = file.read()
     except OSError:
+        return None
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        _log.warning("%s can be written by others and is compiled anew", path)
         return None
     digest, stored = content[:_DIGEST], content[_DIGEST:]
     if hashlib.sha256(stored).digest() != digest:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import commit, make_project
-from tests.servers import MLflow, PostgreSQL, SeaweedFS, require
+from tests.servers import MLflow, PostgreSQL, SeaweedFS, free_port, require
 
 ROOT = Path(__file__).parent.parent
 VENV = Path(sys.prefix)
@@ -39,8 +39,13 @@ INSTEAD = {
 }
 
 
+RAY_PORT = free_port()
+
+
 def prepared(script: str) -> str:
-    lines = [INSTEAD.get(line, line) for line in script.splitlines()]
+    lines = [INSTEAD.get(line, line) for line in script.replace("6399", str(RAY_PORT)).splitlines()]
+    if any(line.startswith("ray start") for line in lines):
+        lines.insert(0, "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT")  # also if a command fails
     return "\n".join(re.sub(r"^make (zoo|look)$", rf"make -o {VENV}/.installed VENV={VENV} \1", line) for line in lines)
 
 

@@ -44,9 +44,7 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. [de
 ExecutionOption = Annotated[str | None, typer.Option(help="local or ray. [default: as params.yaml says]")]
 AddressOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="HOST:PORT", help="With ray: the cluster. [default: $RAY_ADDRESS, this machine's, or a new one]"
-    ),
+    typer.Option(metavar="HOST:PORT", help="With ray: the cluster. [default: $RAY_ADDRESS, or a new one here]"),
 ]
 WORKSPACE = Workspace()
 

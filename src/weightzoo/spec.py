@@ -468,7 +468,7 @@ class LocalExecution(_Section):
 
 
 class RayExecution(_Section):
-    """Trained on the nodes of a Ray cluster: that at `address`, host:port, or the one that Ray finds or starts."""
+    """Trained on the nodes of a Ray cluster: that at `address`, host:port, or of RAY_ADDRESS, or a new one here."""
 
     kind: Literal["ray"] = "ray"
     address: str | None = None

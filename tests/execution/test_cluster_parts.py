@@ -112,8 +112,9 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
         pass
 
 
-def test_an_address_where_nobody_answers_is_said_at_once():
+def test_an_address_where_nobody_answers_is_an_error_of_one_line(monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setattr("weightzoo.execution.cluster.connection.CONNECT_SECONDS", 0.1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

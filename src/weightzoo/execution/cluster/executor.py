@@ -142,7 +142,7 @@ class Nodes:
         self.shared_resume = all(_mark_path(build) in sight.seen for sight in sights)
         slots = sum(node.slots for node in self.usable.values())
         who = "which record their runs themselves" if self.record else f"whose runs this process records: {why_not}"
-        say(f"ray       {build.name}: {len(self.usable)} nodes, {slots} tasks at a time, {who}")
+        say(f"ray       {build.name}: nodes: {len(self.usable)}, tasks at a time: {slots}, {who}")
 
     def refresh(self) -> None:
         """Look which nodes there are, if that was long enough ago."""

@@ -359,10 +359,10 @@ def test_of_two_runs_of_a_member_the_newest_is_used_and_reported(trained, copy, 
 
 def test_artifacts_elsewhere_are_downloaded(registry, trained, tmp_path, monkeypatch):
     """As with S3 or a server: the artifact store is not looked into as a folder."""
-    from weightzoo import assembly
+    from weightzoo import artifacts
 
     here = registry.query("zoo == 'grid'").assemble(tmp_path / "a", name="x", data=DATA)
-    monkeypatch.setattr(assembly, "local_artifacts", lambda *_: None)
+    monkeypatch.setattr(artifacts, "local_artifacts", lambda *_: None)
     there = registry.query("zoo == 'grid'").assemble(tmp_path / "b", name="x", data=DATA)
     assert contents(here.path) == contents(there.path)
 

@@ -10,13 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from weightzoo.architectures import ARCHITECTURES, Architecture, architecture
+from weightzoo.artifacts import ArtifactStore, RunArtifacts
 from weightzoo.checkpoints import RecordedMetrics, checkpoint_parts, ranges, read_metrics, read_state
-from weightzoo.connection import connect, local_artifacts, tracking_errors
+from weightzoo.connection import connect
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import FormatError, LayoutError, MissingError, NotFoundError, QueryError
 from weightzoo.layout import Layout
@@ -25,9 +26,6 @@ from weightzoo.records import RunRecord
 from weightzoo.zoo import DatasetInfo, ModelRecord, Sparse, Zoo, ZooHeader, write_zoo
 from weightzoo.zoo.format import GIVEN, MAY_MISS
 from weightzoo.zoo.write import refuse_foreign
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 _DOWNLOADS = 8  # at once, where artifacts are not in the file system
 _DOWNLOADED_BYTES = 4_000_000_000  # that these may take; one model is fetched in any case
@@ -276,19 +274,18 @@ class _Artifacts:
 
     def of_all(self, runs: tuple[RunRecord, ...], at_once: int = 1) -> Iterator[tuple[RunRecord, Path]]:
         """Each run with its folder, in order; while one is read the next ones are being fetched."""
-        uri = self.tracking_uri
-        local = [local_artifacts(run.artifact_uri or "", uri) for run in runs]
-        if all(folder is not None for folder in local):
-            yield from ((run, folder) for run, folder in zip(runs, local, strict=True) if folder is not None)
+        store = ArtifactStore(self.tracking_uri, lambda: connect(self.tracking_uri))
+        artifacts = [store.of(run.run_id, run.artifact_uri) for run in runs]
+        if all(own.path is not None for own in artifacts):
+            yield from ((run, own.path) for run, own in zip(runs, artifacts, strict=True) if own.path is not None)
             return
-        client = connect(uri)
         with ThreadPoolExecutor(at_once) as pool, tempfile.TemporaryDirectory(prefix="weightzoo-") as place:
             waiting: deque[tuple[RunRecord, Future[tempfile.TemporaryDirectory[str]]]] = deque()
-            left = iter(runs)
+            left = zip(runs, artifacts, strict=True)
             try:
                 while True:
-                    while len(waiting) < at_once and (run := next(left, None)) is not None:
-                        waiting.append((run, pool.submit(_fetch, client, uri, run, place)))
+                    while len(waiting) < at_once and (one := next(left, None)) is not None:
+                        waiting.append((one[0], pool.submit(_fetch, one[1], place)))
                     if not waiting:
                         return
                     run, fetched = waiting.popleft()
@@ -299,8 +296,7 @@ class _Artifacts:
                     fetched.cancel()
 
 
-def _fetch(client: MlflowClient, uri: str, run: RunRecord, place: str) -> tempfile.TemporaryDirectory[str]:
+def _fetch(artifacts: RunArtifacts, place: str) -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(dir=place)
-    with tracking_errors(uri):
-        client.download_artifacts(run.run_id, "", folder.name)
+    artifacts.fetch(Path(folder.name))
     return folder

@@ -253,6 +253,16 @@ def check_artifacts(folder: Path | str, member: str) -> None:
                 raise FormatError(f"{path}: is that of member {header.get('member')}; {_REMEDY}")
 
 
+def files_of_epoch(names: Iterable[str], epoch: int) -> list[str]:
+    """Those of a run's artifacts that hold the weights of an epoch, its masks and log variances; all, if none does.
+
+    >>> files_of_epoch(["checkpoints/epochs_0000-0004.safetensors", "checkpoints/epochs_0005-0009.safetensors"], 7)
+    ['checkpoints/epochs_0005-0009.safetensors']
+    """
+    spans = {name: match for name in names if (match := _NAME.fullmatch(name.rpartition("/")[2]))}
+    return [name for name, match in spans.items() if int(match[1]) <= epoch <= int(match[2])] or list(spans)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also if the process is killed or the machine fails."""
     path.parent.mkdir(parents=True, exist_ok=True)

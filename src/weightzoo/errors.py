@@ -57,3 +57,7 @@ class DownloadError(WeightzooError, ConnectionError):
 
 class LeakError(WeightzooError, ValueError):
     """A model that a predictor is tested on is known to it: the model itself, a twin, a copy or its configuration."""
+
+
+class StorageError(WeightzooError, OSError):
+    """An object store can't be reached, or refuses: keys, rights, clock, bucket, connection."""

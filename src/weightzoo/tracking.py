@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weightzoo import checkpoints
+from weightzoo.artifacts import ArtifactStore, RunArtifacts, folder_bytes
 from weightzoo.connection import (
     ARTIFACTS_FOLDER,
     BUSY_SECONDS,
     TAG,
     connect,
     default_tracking_uri,
-    local_artifacts,
     sqlite_path,
     tracking_errors,
 )
@@ -38,6 +37,7 @@ from weightzoo.errors import NotFoundError, SpecError, TrackingError
 from weightzoo.members import ENDED, ID_LENGTH, STATUSES, TRAINING, Member
 from weightzoo.patience import Patience
 from weightzoo.redaction import redact
+from weightzoo.s3.settings import runs_root
 from weightzoo.spec import Sparsification
 from weightzoo.version import code_version
 
@@ -75,9 +75,11 @@ class KnownRun:
     has_metrics: bool
     running: bool
     artifacts: Path | None  # its artifact folder; None if the artifacts lie elsewhere than in the file system
-    artifact_bytes: int | None  # what the folder must hold; None as long as it has not ended
+    artifact_bytes: int | None  # what it must hold; None as long as it has not ended
     digest: str  # of what was measured; empty as long as it has not ended
     engine: str
+    artifact_uri: str | None = None
+    object_bytes: int | None = None  # what is there of artifacts on S3
 
     @property
     def complete(self) -> bool:
@@ -86,8 +88,12 @@ class KnownRun:
 
     @property
     def damaged(self) -> bool:
-        """Whether artifacts of a complete run are missing or truncated, as far as the file system can tell at once."""
-        return self.complete and self.artifacts is not None and _folder_bytes(self.artifacts) != self.artifact_bytes
+        """Whether artifacts of a complete run are missing or truncated, as far as file system or S3 tell at once."""
+        if not self.complete:
+            return False
+        if self.artifacts is not None:
+            return folder_bytes(self.artifacts) != self.artifact_bytes
+        return None not in (self.object_bytes, self.artifact_bytes) and self.object_bytes != self.artifact_bytes
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,9 @@ class RunStore:
     """A tracking store. Opened when first used; the default is `MLFLOW_TRACKING_URI` or `mlruns/mlflow.db`.
 
     `artifact_root` is where the artifacts of a *new* zoo go, a folder or `s3://bucket/prefix`. The default is
-    `MLFLOW_DEFAULT_ARTIFACT_ROOT`, as for MLflow's own server; without it they go beside an SQLite database or into
-    `mlruns/artifacts`, and with a tracking server where that decides.
+    `MLFLOW_DEFAULT_ARTIFACT_ROOT`, as for MLflow's own server, or the DVC remote `runs` (`weightzoo remote setup`);
+    without them they go beside an SQLite database or into `mlruns/artifacts`, and with a tracking server where that
+    decides.
     """
 
     def __init__(
@@ -127,6 +134,7 @@ class RunStore:
         self.artifact_root = artifact_root or os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
         self._resume_folder = resume_folder
         self.patience = Patience()
+        self.artifact_store = ArtifactStore(self.uri, lambda: self.client, self.patience)
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -230,17 +238,13 @@ class RunStore:
             FormatError: its files are damaged.
             TrackingError: the store can't be used.
         """
-        found = self.find(run)
         read = checkpoints.read_state if raw else checkpoints.read_network
-        folder = local_artifacts(found.info.artifact_uri or "", self.uri)
-        if folder is not None:
+        with self.artifacts(self.find(run)).folder(lambda names: checkpoints.files_of_epoch(names, epoch)) as folder:
             return read(folder, epoch)
-        with tempfile.TemporaryDirectory() as temporary:
-            with tracking_errors(self.uri):
-                there = {file.path for file in self.client.list_artifacts(found.info.run_id)}
-                for wanted in (checkpoints.CHECKPOINTS_FOLDER, *({checkpoints.FOLDERS["mask"]} & there)):
-                    self.client.download_artifacts(found.info.run_id, wanted, temporary)
-            return read(temporary, epoch)
+
+    def artifacts(self, run: Run) -> RunArtifacts:
+        """The artifacts of a run."""
+        return self.artifact_store.of(run.info.run_id, run.info.artifact_uri)
 
     def _create_experiment(self, name: str) -> Experiment:
         from mlflow.exceptions import MlflowException
@@ -255,13 +259,14 @@ class RunStore:
         return self.client.get_experiment(experiment_id)
 
     def _artifact_location(self, zoo: str) -> str | None:
-        if self.artifact_root is not None and "://" in self.artifact_root:
-            return f"{self.artifact_root.rstrip('/')}/{zoo}"
-        if self.artifact_root is None and self.uri.startswith(("http://", "https://")):
+        root = self.artifact_root or runs_root()
+        if root is not None and "://" in root:
+            return f"{root.rstrip('/')}/{zoo}"
+        if root is None and self.uri.startswith(("http://", "https://")):
             return None
         database = sqlite_path(self.uri)
         beside = (database.parent if database else Path("mlruns")) / ARTIFACTS_FOLDER
-        return (Path(self.artifact_root or beside).absolute() / zoo).as_uri()
+        return (Path(root or beside).absolute() / zoo).as_uri()
 
 
 class ZooRuns:
@@ -272,7 +277,7 @@ class ZooRuns:
         self.experiment_id: str = experiment.experiment_id
         self.artifact_location: str = experiment.artifact_location
         self.parent_runs, self._parents = parent_runs, dict[str, str | None]()
-        self._folders: dict[str, Path | None] = {}
+        self._artifacts: dict[str, RunArtifacts] = {}
 
     def known(self) -> dict[str, list[KnownRun]]:
         """All runs of the zoo by member id, an ended one before the others.
@@ -280,18 +285,21 @@ class ZooRuns:
         Raises:
             TrackingError: the store can't be used.
         """
-        runs: dict[str, list[KnownRun]] = {}
+        found: list[Run] = []
         token: str | None = None
         with tracking_errors(self.store.uri):
             while True:
                 page = self.store.client.search_runs([self.experiment_id], max_results=_PAGE, page_token=token)
-                for run in page:
-                    known = self._known(run)
-                    if known is not None:
-                        runs.setdefault(known.member, []).append(known)
+                found += page
                 token = page.token
                 if not token:
                     break
+        sizes = self.store.artifact_store.sizes((run.info.run_id, run.info.artifact_uri) for run in found)
+        runs: dict[str, list[KnownRun]] = {}
+        for run in found:
+            known = self._known(run, sizes.get(run.info.run_id))
+            if known is not None:
+                runs.setdefault(known.member, []).append(known)
         for own in runs.values():
             own.sort(key=lambda run: not run.ended)
         return runs
@@ -301,7 +309,7 @@ class ZooRuns:
         with tracking_errors(self.store.uri):
             tags = self._tags(member, engine)
             run = self.store.client.create_run(self.experiment_id, time_ms, tags, run_name=run_name(member))
-            self._folders[run.info.run_id] = local_artifacts(run.info.artifact_uri or "", self.store.uri)
+            self._artifacts[run.info.run_id] = self.store.artifacts(run)
         return run.info.run_id
 
     def record(self, run: FinishedRun) -> str:
@@ -316,7 +324,7 @@ class ZooRuns:
             client = self.store.client
             made = client.create_run(self.experiment_id, run.started_ms, tags, run_name=run.name)
             run_id: str = made.info.run_id
-            self._folders[run_id] = local_artifacts(made.info.artifact_uri or "", self.store.uri)
+            self._artifacts[run_id] = self.store.artifacts(made)
         for name, content in run.files:
             self.put(run_id, {name: content})
         size = self.artifact_bytes(run_id)
@@ -337,7 +345,7 @@ class ZooRuns:
         """Go on with the run of an interrupted training; its id."""
         from mlflow.entities import RunTag
 
-        self._folders[run.run_id] = run.artifacts
+        self._artifacts[run.run_id] = self.store.artifact_store.of(run.run_id, run.artifact_uri)
         with tracking_errors(self.store.uri):
             if not run.running:
                 self.store.client.update_run(run.run_id, status="RUNNING")
@@ -384,22 +392,11 @@ class ZooRuns:
 
     def put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Store artifacts by their path within the run; each is there whole or not at all."""
-        folder = self._folders[run_id]
-        if folder is not None:
-            with tracking_errors(self.store.uri):
-                for name, content in files.items():
-                    checkpoints.write_atomically(folder / name, content)
-            return
-        with tempfile.TemporaryDirectory() as temporary:
-            for name, content in files.items():
-                checkpoints.write_atomically(Path(temporary, name), content)
-            with tracking_errors(self.store.uri):
-                self.store.client.log_artifacts(run_id, temporary)
+        self._artifacts[run_id].put(files)
 
     def artifact_bytes(self, run_id: str) -> int | None:
-        """The size of what `put` stored, in bytes; None if that is not in the file system."""
-        folder = self._folders[run_id]
-        return None if folder is None else _folder_bytes(folder)
+        """The size of what `put` stored, in bytes; None if only MLflow's server knows."""
+        return self._artifacts[run_id].size()
 
     def metrics(self, run: KnownRun) -> checkpoints.RecordedMetrics:
         """What was measured on the member of an ended run.
@@ -408,12 +405,9 @@ class ZooRuns:
             MissingError: the file is not there.
             FormatError: it is damaged.
         """
-        if run.artifacts is not None:
-            return checkpoints.read_metrics(run.artifacts)
-        with tempfile.TemporaryDirectory() as temporary:
-            with tracking_errors(self.store.uri):
-                self.store.client.download_artifacts(run.run_id, checkpoints.METRICS_FILE, temporary)
-            return checkpoints.read_metrics(temporary)
+        artifacts = self.store.artifact_store.of(run.run_id, run.artifact_uri)
+        with artifacts.folder(lambda _: [checkpoints.METRICS_FILE]) as folder:
+            return checkpoints.read_metrics(folder)
 
     def end(self, run_id: str, time_ms: int, *, failed: bool = False) -> None:
         """Close a run: FINISHED whatever became of the model, FAILED if the engine broke."""
@@ -421,13 +415,14 @@ class ZooRuns:
             self.store.client.set_terminated(run_id, "FAILED" if failed else "FINISHED", time_ms)
 
     def delete(self, run: KnownRun) -> None:
-        """Delete a run and its artifact folder; artifacts outside the file system are left to `mlflow gc`."""
+        """Delete a run and its artifacts; those behind MLflow's server are left to `mlflow gc`."""
         with tracking_errors(self.store.uri):
             self.store.client.delete_run(run.run_id)
             if run.artifacts is not None and run.artifacts.parent.name == run.run_id:
                 shutil.rmtree(run.artifacts.parent, ignore_errors=True)
+        self.store.artifact_store.delete(run.run_id, run.artifact_uri)
 
-    def _known(self, run: Run) -> KnownRun | None:
+    def _known(self, run: Run, object_bytes: int | None) -> KnownRun | None:
         tags: dict[str, str] = run.data.tags
         member, status = tags.get(f"{TAG}member"), tags.get(f"{TAG}status", "")
         if member is None:
@@ -440,10 +435,12 @@ class ZooRuns:
             ended=run.info.status == "FINISHED" and status in ENDED,
             has_metrics=bool(run.data.metrics),
             running=run.info.status == "RUNNING",
-            artifacts=local_artifacts(run.info.artifact_uri or "", self.store.uri),
+            artifacts=self.store.artifacts(run).path,
             artifact_bytes=int(size) if size.isdigit() else None,
             digest=tags.get(f"{TAG}digest", ""),
             engine=tags.get(f"{TAG}engine", ""),
+            artifact_uri=run.info.artifact_uri,
+            object_bytes=object_bytes,
         )
 
     def _tags(self, member: Member, engine: str) -> dict[str, str]:
@@ -536,8 +533,3 @@ def _dataset_input(name: str, content_hash: str) -> DatasetInput:
 
     dataset = Dataset(name=name, digest=content_hash, source_type="local", source=json.dumps({"name": name}))
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
-def _folder_bytes(folder: Path) -> int:
-    files: Iterable[Path] = folder.rglob("*.safetensors") if folder.is_dir() else ()
-    return sum(file.stat().st_size for file in files if not file.name.startswith("."))

@@ -19,8 +19,8 @@ class Deletion:
     zoo: str
     runs: tuple[KnownRun, ...]
     folders: tuple[Path, ...]  # of artifacts in the file system, and of snapshots
-    bytes: int  # what the folders hold
-    remote: int  # runs whose artifacts are not in the file system and stay there
+    bytes: int  # what the folders hold, and the objects on S3
+    remote: int  # runs whose artifacts are behind MLflow's server and stay there
 
     def __str__(self) -> str:
         ended = sum(run.ended for run in self.runs)
@@ -61,4 +61,6 @@ def planned_deletion(store: RunStore, zoo: str, members: Collection[str] | None 
     snapshots = sorted(below.iterdir()) if below.is_dir() else []
     folders = [folder for folder in (*artifacts, *snapshots) if folder.is_dir()]
     size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
-    return Deletion(store, zoo, tuple(runs), tuple(folders), size, sum(run.artifacts is None for run in runs))
+    size += sum(run.object_bytes or 0 for run in runs)
+    remote = sum(run.artifacts is None and run.object_bytes is None for run in runs)
+    return Deletion(store, zoo, tuple(runs), tuple(folders), size, remote)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weightzoo.architectures import architecture
-from weightzoo.checkpoints import ranges
+from weightzoo.checkpoints import ranges, read_state
 from weightzoo.connection import TAG
 from weightzoo.console import Report
 from weightzoo.datasets import ImageData
@@ -62,7 +62,8 @@ def retrain(
         EngineError: the engine can't train it.
     """
     store = RunStore()
-    member, tags = recorded_member(store, run), store.find(run).data.tags
+    member, found = recorded_member(store, run), store.find(run)
+    tags = found.data.tags
     recorded_engine = tags[f"{TAG}engine"]
     data = ImageData.load(workspace.data(tags[f"{TAG}zoo"]))
     built = architecture(member.architecture, data.image_shape, data.classes)
@@ -71,15 +72,16 @@ def retrain(
     kept = [epoch for epoch in member.protocol.checkpoint_epochs if epoch <= last]
     differing: list[int] = []
     largest = 0.0
-    for result in train_again(member, data, chosen, parent_state(store, member)):
-        if on_progress is not None:
-            on_progress(result.epoch, last)
-        if result.epoch in kept:
-            recorded = built.layout.flatten(store.checkpoint(run, result.epoch, raw=True))
-            weights = result.state.weights[0]
-            if weights.tobytes() != recorded.tobytes():
-                differing.append(result.epoch)
-                largest = max(largest, float(np.max(np.abs(weights - recorded))))
-        if result.epoch == last:
-            break
+    with store.artifacts(found).folder() as folder:
+        for result in train_again(member, data, chosen, parent_state(store, member)):
+            if on_progress is not None:
+                on_progress(result.epoch, last)
+            if result.epoch in kept:
+                recorded = built.layout.flatten(read_state(folder, result.epoch))
+                weights = result.state.weights[0]
+                if weights.tobytes() != recorded.tobytes():
+                    differing.append(result.epoch)
+                    largest = max(largest, float(np.max(np.abs(weights - recorded))))
+            if result.epoch == last:
+                break
     return Comparison(member.id, recorded_engine, chosen.name, tuple(kept), tuple(differing), largest)

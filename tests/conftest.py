@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.servers import SeaweedFS, require
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,3 +120,20 @@ def new_store(tmp_path: Path, empty_database: Path) -> Callable[[str], Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """One S3 server for all tests of a session that need one, started when the first of them does."""
+    require(SeaweedFS)
+    with SeaweedFS(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of one's own, and the environment in which everything finds the server."""
+    for name, value in s3_server.settings().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    return s3_server.bucket(f"test-{secrets.token_hex(8)}")

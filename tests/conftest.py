@@ -131,9 +131,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 
 @pytest.fixture
-def bucket(s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket of one's own, and the environment in which everything finds the server."""
+def s3_prefix(s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place on S3 of one's own, `s3://bucket/prefix`, and the environment in which everything finds the server.
+
+    The bucket is everybody's: the server lays out volumes for each, and has no room for one a test.
+    """
     for name, value in s3_server.settings().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    return s3_server.bucket(f"test-{secrets.token_hex(8)}")
+    return f"s3://{s3_server.bucket('tests')}/{secrets.token_hex(8)}"

@@ -12,6 +12,7 @@ from typing import Any
 from weightzoo.checkpoints import ranges, write_atomically
 from weightzoo.connection import TAG, default_tracking_uri, local_artifacts, sqlite_path
 from weightzoo.errors import MissingError, NotFoundError, SpecError
+from weightzoo.s3 import Location
 from weightzoo.spec import load_params
 from weightzoo.workspace import Workspace
 
@@ -19,16 +20,16 @@ STATE_SUFFIXES = (".safetensors", ".pt")
 
 
 def describe(target: str, workspace: Workspace) -> dict[str, Any]:
-    """What a packed zoo (by name or folder) or a run (by run or member id) is made of, as JSON values.
+    """What a packed zoo (by name, folder or place on S3) or a run (by run or member id) is made of, as JSON values.
 
     Raises:
         NotFoundError: it is neither.
     """
     try:
-        folder = workspace.packed_zoo(target)
+        place = workspace.zoo_place(target)
     except MissingError:
         return _describe_run(target)
-    return _describe_zoo(folder)
+    return _describe_zoo(place)
 
 
 def export_checkpoint(run: str, epoch: int, to: Path | None) -> Path:
@@ -81,18 +82,18 @@ def summarise(workspace: Workspace) -> list[str]:
     ]
 
 
-def _describe_zoo(folder: Path) -> dict[str, Any]:
+def _describe_zoo(place: Path | Location) -> dict[str, Any]:
     from weightzoo.members import FACTORS
     from weightzoo.zoo import Zoo
 
-    zoo = Zoo.open(folder)
+    zoo = Zoo.open(place)
     models = zoo.models
     factors = {name: sorted(models[name].dropna().unique().tolist()) for name in FACTORS}
     rehearsal = (zoo.header.spec or {}).get("rehearsal")
     return {
         "zoo": zoo.name,
         **({"rehearsal of": rehearsal["of"]} if rehearsal else {}),
-        "folder": str(folder),
+        "folder": str(place),
         "models": len(models),
         "states": int(zoo.present.sum()),
         "status": dict(Counter(models["status"].tolist()).most_common()),
@@ -103,7 +104,7 @@ def _describe_zoo(folder: Path) -> dict[str, Any]:
         "epochs": ranges(zoo.checkpoint_epochs),
         **factors,
         "test accuracy": "{min:.4f} to {max:.4f}, median {50%:.4f}".format(**models["test_accuracy"].describe()),
-        "size": _megabytes(sum(file.stat().st_size for file in folder.iterdir())),
+        "size": _megabytes(zoo.place.total()),
     }
 
 

@@ -16,9 +16,10 @@ from weightzoo.checkpoints import SPARSE_METRICS
 from weightzoo.datasets.images import ImageData, SplitName
 from weightzoo.errors import FormatError, LayoutError, MissingError
 from weightzoo.members import ENDED
+from weightzoo.s3 import Location
 from weightzoo.zoo import METRICS, Sparse, Zoo
 from weightzoo.zoo import format as fmt
-from weightzoo.zoo.header import StoredFile
+from weightzoo.zoo.place import place_of
 
 Severity = Literal["ok", "note", "warning", "error"]
 _CHECKS = ("files", "tables", "weights", "duplicates", "splits", "accuracy")
@@ -45,7 +46,7 @@ class Finding:
 
 
 def verify_zoo(
-    path: Path | str,
+    path: Path | Location | str,
     *,
     data: ImageData | None = None,
     sample: int = 10,
@@ -67,12 +68,13 @@ def verify_zoo(
 
     Raises:
         MissingError: there is no zoo at `path`.
+        StorageError: it is on S3, which can't be reached or refuses.
     """
-    path = Path(path)
-    if not (path / fmt.HEADER).is_file():
-        raise MissingError(f"{path}: no zoo here, {fmt.HEADER} is missing; give the folder of a packed zoo")
+    place = place_of(path)
+    if place.size(fmt.HEADER) is None:
+        raise MissingError(f"{path}: no zoo here, {fmt.HEADER} is missing; give the place of a packed zoo")
     try:
-        zoo = Zoo.open(path)
+        zoo = Zoo(place)
     except (FormatError, MissingError) as error:
         return [Finding("error", "files", str(error))]
 
@@ -124,7 +126,7 @@ def _made(check: str, look: Callable[[], Iterable[str | Finding]], summary: str)
 def _files(zoo: Zoo) -> Iterator[str]:
     _ = zoo.provenance  # read, it is compared with its checksum
     for recorded in zoo.files:
-        if StoredFile.of(zoo.path / recorded.name) != recorded:
+        if zoo.place.hash(recorded.name) != recorded.blake2b:
             yield f"{recorded.name} is damaged: its hash is not the recorded one; assemble or pull the zoo again"
 
 

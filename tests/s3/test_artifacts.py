@@ -19,8 +19,8 @@ from weightzoo.tracking import RunStore
 SPEC = support.zoo_spec(epochs=2)
 
 
-def store(folder: Path, bucket: str) -> RunStore:
-    return RunStore(f"sqlite:///{folder}/mlflow.db", artifact_root=f"s3://{bucket}/lab/runs")
+def store(folder: Path, s3_prefix: str) -> RunStore:
+    return RunStore(f"sqlite:///{folder}/mlflow.db", artifact_root=f"{s3_prefix}/lab/runs")
 
 
 def train(runs: RunStore, **settings: object) -> TrainSummary:
@@ -37,11 +37,11 @@ def folder(new_store) -> Path:
     return new_store("store")
 
 
-def test_a_zoo_trained_and_assembled_on_s3_has_the_bytes_of_a_local_one(bucket, folder, new_store, tmp_path):
-    runs = store(folder, bucket)
+def test_a_zoo_trained_and_assembled_on_s3_has_the_bytes_of_a_local_one(s3_prefix, folder, new_store, tmp_path):
+    runs = store(folder, s3_prefix)
     members = train(runs).members
     assert not list(folder.rglob("*.safetensors"))
-    assert train(store(folder, bucket)).trained == 0
+    assert train(store(folder, s3_prefix)).trained == 0
 
     local = new_store("local")
     assert support.train(local, SPEC).members == members
@@ -57,17 +57,17 @@ def test_a_zoo_trained_and_assembled_on_s3_has_the_bytes_of_a_local_one(bucket, 
     assert runs.zoo("z").metrics(known[members[0]][0]).member == members[0]
 
 
-def test_lost_and_altered_artifacts_are_noticed_and_trained_again(bucket, folder, tmp_path):
-    runs = store(folder, bucket)
+def test_lost_and_altered_artifacts_are_noticed_and_trained_again(s3_prefix, folder, tmp_path):
+    runs = store(folder, s3_prefix)
     summary = train(runs)
-    objects = Folder.at(Location.parse(f"s3://{bucket}/lab/runs/z"))
+    objects = Folder.at(Location.parse(f"{s3_prefix}/lab/runs/z"))
     lost, altered = (runs.find(member).info.run_id for member in summary.members[:2])
     (name,) = [name for name in objects.list() if name.startswith(lost) and "checkpoints" in name]
     objects.delete([name])
 
     with pytest.raises(MissingError, match=f"run {lost} .*no checkpoints"):
         Registry(runs.uri).members(summary.members).assemble(tmp_path / "z")
-    again = train(store(folder, bucket))
+    again = train(store(folder, s3_prefix))
     assert (again.trained, again.digest) == (1, summary.digest)
 
     (name,) = [name for name in objects.list() if name.startswith(altered) and "checkpoints" in name]
@@ -83,10 +83,10 @@ def test_lost_and_altered_artifacts_are_noticed_and_trained_again(bucket, folder
     assert not (tmp_path / "z").exists()
 
 
-def test_force_deletes_the_objects(bucket, folder):
-    runs = store(folder, bucket)
+def test_force_deletes_the_objects(s3_prefix, folder):
+    runs = store(folder, s3_prefix)
     train(runs)
-    objects = Folder.at(Location.parse(f"s3://{bucket}/lab/runs"))
+    objects = Folder.at(Location.parse(f"{s3_prefix}/lab/runs"))
     size = sum(stored.bytes for stored in objects.list().values())
     deletion = planned_deletion(runs, "z")
     assert (deletion.bytes, deletion.remote) == (size, 0)
@@ -94,13 +94,13 @@ def test_force_deletes_the_objects(bucket, folder):
     assert not objects.list()
 
 
-def test_a_server_that_is_down_stops_training_in_one_line_and_loses_nothing(bucket, folder, monkeypatch, s3_server):
+def test_a_server_that_is_down_stops_training_in_one_line_and_loses_nothing(s3_prefix, folder, monkeypatch, s3_server):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    runs = store(folder, bucket)
+    runs = store(folder, s3_prefix)
     runs.patience.seconds = 0.0
     with pytest.raises(StorageError, match=r"nobody answers at http://127.0.0.1:\d+; start the server"):
         train(runs)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.url)
     engine = support.DriftEngine()
-    assert train(store(folder, bucket), engine=engine).trained == 12
-    assert all(len(own) == 1 and own[0].ended for own in store(folder, bucket).zoo("z").known().values())
+    assert train(store(folder, s3_prefix), engine=engine).trained == 12
+    assert all(len(own) == 1 and own[0].ended for own in store(folder, s3_prefix).zoo("z").known().values())

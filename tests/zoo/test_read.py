@@ -236,5 +236,5 @@ def test_places_that_are_no_zoo(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(MissingError, match="assemble or pull"):
             Zoo.open(place)
-    with pytest.raises(FormatError, match="s3://bucket/zoo"):
-        Zoo.open("s3://bucket/zoo")
+    with pytest.raises(FormatError, match="https://host/zoo: a zoo is opened from a folder or from s3://"):
+        Zoo.open("https://host/zoo")

@@ -24,6 +24,7 @@ from weightzoo.analysis.methods import METHODS
 from weightzoo.analysis.results import Analysed, Context, Figure, LeftOut, Result, Score
 from weightzoo.errors import FormatError
 from weightzoo.zoo import format as fmt
+from weightzoo.zoo.place import MOST_HEADER
 from weightzoo.zoo.replace import replaced_folder
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _by_method(analysed: Analysed) -> dict[str, dict[str, dict[str, float]]]:
 
 def _hash(zoo: Zoo) -> str:
     """`zoo.json` holds the hashes of all files that building again must not change; a view is of certain rows."""
-    digest = hashlib.blake2b((zoo.path / fmt.HEADER).read_bytes(), digest_size=8)
+    digest = hashlib.blake2b(zoo.place.read(fmt.HEADER, MOST_HEADER), digest_size=8)
     if len(zoo) < len(zoo.whole):
         digest.update(zoo.rows.tobytes())
     return digest.hexdigest()

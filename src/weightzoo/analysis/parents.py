@@ -23,9 +23,7 @@ def parent_states(zoo: Zoo) -> tuple[Zoo, np.ndarray, np.ndarray] | None:
     parents: list[str | None] = zoo.models["parent"].astype(object).where(zoo.models["parent"].notna(), None).tolist()
     if not parents or None in parents:
         return None
-    for path in sorted(zoo.path.parent.iterdir()):
-        if path == zoo.path or not (path / "zoo.json").is_file():
-            continue
+    for path in zoo.place.beside():
         try:
             other = Zoo.open(path)
             if other.architecture != zoo.architecture:

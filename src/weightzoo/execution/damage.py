@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from weightzoo import checkpoints
-from weightzoo.connection import tracking_errors
 from weightzoo.errors import FormatError, MissingError
 from weightzoo.execution.guard import only_trainer
 from weightzoo.tracking import KnownRun, RunStore, ZooRuns
@@ -56,14 +53,9 @@ def delete_runs(store: RunStore, zoo: str, damaged: list[Damage]) -> None:
 def _reasons(runs: ZooRuns, run: KnownRun) -> Iterator[str]:
     """At most one: what is first found to be wrong."""
     try:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = run.artifacts
-            if folder is None:
-                folder = Path(temporary)
-                with tracking_errors(runs.store.uri):
-                    runs.store.client.download_artifacts(run.run_id, "", temporary)
-            elif run.damaged:
-                raise FormatError(f"{folder}: files are missing or truncated")
+        if run.damaged:
+            raise FormatError(f"{run.artifacts or run.artifact_uri}: files are missing or truncated")
+        with runs.store.artifact_store.of(run.run_id, run.artifact_uri).folder() as folder:
             checkpoints.check_artifacts(folder, run.member)
     except (MissingError, FormatError) as error:
         yield str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from importlib import resources
@@ -78,10 +77,11 @@ def export_huggingface(
             return False
         names = [fmt.HEADER, *(file.name for file in zoo.files)]
         for done, name in enumerate(names, start=1):
-            shutil.copyfile(zoo.path / name, folder / name)
+            with (folder / name).open("wb") as file:
+                file.writelines(zoo.place.blocks(name))
             if on_progress is not None:
                 on_progress(done, len(names))
-        provenance = pq.read_table(zoo.path / fmt.PROVENANCE)
+        provenance = pq.read_table(zoo.place.table(fmt.PROVENANCE))
         at = provenance.schema.get_field_index("machine")
         nowhere = provenance.set_column(at, provenance.schema.field(at), pa.nulls(len(provenance), pa.string()))
         write_provenance(folder / fmt.PROVENANCE, nowhere)
@@ -94,7 +94,7 @@ def card(zoo: Zoo, license: str) -> str:
     """The data set card: front matter in YAML, then what is in the files and how to open them."""
     template = resources.files("weightzoo.published").joinpath("card.md.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    schema = pq.read_schema(zoo.path / fmt.MODELS)
+    schema = pq.read_schema(zoo.place.table(fmt.MODELS))
     layout, tensors = zoo.layout, zoo.header.sparse.tensors if zoo.header.sparse else ()
     spans = [(name, list(shape), layout.span(name)) for name, shape in layout.parameters]
     return environment.from_string(template).render(

@@ -17,6 +17,7 @@ from weightzoo.checkpoints import write_atomically
 from weightzoo.errors import FormatError
 from weightzoo.zoo import Zoo
 from weightzoo.zoo.format import HEADER
+from weightzoo.zoo.place import MOST_HEADER
 
 MARK = "weightzoo.json"  # says what was exported; part of the export
 
@@ -31,7 +32,7 @@ def export_folder(zoo: Zoo, target: Path, layout: str, options: Mapping[str, Any
         FormatError: `target` is there and is something else, or another process is writing it.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  (a link stays a link)
-    digest = hashlib.blake2b((zoo.path / HEADER).read_bytes(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(zoo.place.read(HEADER, MOST_HEADER), digest_size=16).hexdigest()
     mark = {"format": "weightzoo export 1", "layout": layout, "zoo": zoo.name, "digest": digest, **options}
     content = (json.dumps(mark, indent=1, sort_keys=True) + "\n").encode()
     if _is_something(target):

@@ -52,6 +52,14 @@ class Folder:
     def __truediv__(self, name: str) -> Folder:
         return Folder(self.location / name, self.connection)
 
+    @property
+    def parent(self) -> Folder | None:
+        """The folder that this one is in; None if it is the whole bucket."""
+        if not self.location.key:
+            return None
+        above = self.location.key.rpartition("/")[0]
+        return Folder(Location(self.location.bucket, above), self.connection)
+
     def __str__(self) -> str:
         return str(self.location)
 
@@ -70,6 +78,14 @@ class Folder:
                 for entry in page.get("Contents", ()):
                     found[entry["Key"][start:]] = Stored(int(entry["Size"]), entry["ETag"])
         return found
+
+    def folders(self) -> list[str]:
+        """The names of this level that objects are below of, in order."""
+        start = len(self.location.prefix)
+        with self.connection.errors(self.location):
+            pages = self.connection.client.get_paginator("list_objects_v2")
+            found = pages.paginate(Bucket=self.location.bucket, Prefix=self.location.prefix, Delimiter="/")
+            return [each["Prefix"][start:-1] for page in found for each in page.get("CommonPrefixes", ())]
 
     def look(self, name: str) -> Stored:
         """What an object is, without its content.

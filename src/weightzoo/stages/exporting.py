@@ -12,7 +12,7 @@ from weightzoo.zoo.whole import open_whole
 
 
 def export_zoo(zoo: str, target: Path, workspace: Workspace, *, layout: str, license: str | None = None) -> None:
-    """Write `zoos/<zoo>/`, or any folder with a packed zoo, to the folder `target`.
+    """Write `zoos/<zoo>/`, any folder with a packed zoo or one on S3, to the folder `target`.
 
     Raises:
         MissingError: there is no such zoo.
@@ -24,7 +24,7 @@ def export_zoo(zoo: str, target: Path, workspace: Workspace, *, layout: str, lic
     if (license is not None) != (layout == "huggingface"):
         what = "a card names a licence: give one, such as --license cc-by-4.0" if license is None else "has no licence"
         raise SpecError(f"layout {layout}: {what}")
-    packed = open_whole(workspace.packed_zoo(zoo))
+    packed = open_whole(workspace.zoo_place(zoo))
     with progress(f"export {packed.name}", unit="models" if license is None else "files") as report:
         if license is None:
             written = export_ray_tune(packed, target, on_progress=report)

@@ -10,15 +10,18 @@ from weightzoo.workspace import Workspace
 
 
 def verify(zoo: str, workspace: Workspace, *, sample: int) -> list[Finding]:
-    """Check `zoos/<zoo>/`, or any folder with a packed zoo; `sample` models are evaluated again on `data/<zoo>/`.
+    """Check `zoos/<zoo>/`, any folder with a packed zoo or one on S3; of `sample` models accuracies are measured again.
+
+    That takes the images, `data/<zoo>/`.
 
     Raises:
         MissingError: there is no such zoo.
+        StorageError: it is on S3, which can't be reached or refuses.
     """
-    folder = workspace.packed_zoo(zoo)
+    place = workspace.zoo_place(zoo)
     try:
-        data = ImageData.load(workspace.data(folder.name))
+        data = ImageData.load(workspace.data(place.name))
     except MissingError:
         data = None
-    with progress(f"verify {folder.name}", unit="checks") as report:
-        return verify_zoo(folder, data=data, sample=sample, on_progress=report)
+    with progress(f"verify {place.name}", unit="checks") as report:
+        return verify_zoo(place, data=data, sample=sample, on_progress=report)

@@ -12,8 +12,9 @@ from typing import Any, Self
 from weightzoo.architectures import Architecture
 from weightzoo.architectures.serialise import from_json, to_json
 from weightzoo.datasets.images import ImageData
-from weightzoo.errors import FormatError, LayoutError, MissingError
+from weightzoo.errors import FormatError, LayoutError
 from weightzoo.zoo.format import FORMAT, HEADER, SPARSE_TENSORS
+from weightzoo.zoo.place import MOST_HEADER, Place
 from weightzoo.zoo.tensors import HASH_BYTES
 
 
@@ -160,26 +161,20 @@ def _known(tensors: list[str]) -> tuple[str, ...]:
     return tuple(tensors)
 
 
-def read_header(folder: Path) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFile, ...]]:
+def read_header(place: Place) -> tuple[ZooHeader, dict[str, Any], tuple[StoredFile, ...]]:
     """Read a zoo's `zoo.json`: the header, the counts and the files, which must be there in their full size.
 
     Raises:
         MissingError: it is not there, or one of the files is not.
         FormatError: it can't be read, or a file does not have its recorded size.
+        StorageError: it is on S3, which can't be reached or refuses.
     """
-    place = folder / HEADER
+    name = place.name(HEADER)
+    content = place.read(HEADER, MOST_HEADER)
     try:
-        record = json.loads(place.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingError(f"{place}: no such file; assemble or pull the zoo, or check the path") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{place}: can't be read as JSON ({error}); assemble or pull the zoo again") from None
-    header, counts, files = decode(record, str(place))
-    for file in files:
-        stored = folder / file.name
-        if not stored.is_file():
-            raise MissingError(f"{stored}: no such file; assemble or pull the zoo again")
-        size = stored.stat().st_size
-        if size != file.bytes:
-            raise FormatError(f"{stored}: {size:,} bytes, expected {file.bytes:,}; assemble or pull the zoo again")
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{name}: can't be read as JSON ({error}); assemble or pull the zoo again") from None
+    header, counts, files = decode(record, name)
+    place.expect((file.name, file.bytes, file.blake2b) for file in files)
     return header, counts, files

@@ -21,7 +21,7 @@ def write_provenance(path: Path, table: pa.Table, **options: Any) -> None:
     pq.write_table(table.replace_schema_metadata({_KEY: _checksum(table)}), path, **options)
 
 
-def require_unaltered(table: pa.Table, path: Path) -> None:
+def require_unaltered(table: pa.Table, path: str) -> None:
     """Compare the rows with their checksum; the first versions wrote none.
 
     Raises:

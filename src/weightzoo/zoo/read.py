@@ -1,4 +1,4 @@
-"""Reading a packed zoo: a model, an epoch or a layer comes from the memory map without the rest."""
+"""Reading a packed zoo: a model, an epoch or a layer comes without the rest, from disk as from S3."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import pandas as pd
 import pyarrow as pa
 
 from weightzoo.architectures import Architecture
-from weightzoo.errors import FormatError, MissingError, NotFoundError
+from weightzoo.errors import FormatError, NotFoundError
 from weightzoo.layout import Layout
+from weightzoo.s3 import Location
 from weightzoo.zoo import format as fmt
 from weightzoo.zoo.choose import Epochs, Models, epoch_numbers, model_numbers
-from weightzoo.zoo.header import DatasetInfo, StoredFile, ZooHeader, read_header
+from weightzoo.zoo.header import DatasetInfo, ZooHeader, read_header
 from weightzoo.zoo.permute import Symmetries
+from weightzoo.zoo.place import Place, place_of
 from weightzoo.zoo.provenance import require_unaltered
 from weightzoo.zoo.shards import ShardedTensor
 from weightzoo.zoo.tables import read_table
@@ -37,28 +39,37 @@ class Zoo:
     a number (negative from the end), a member id, a slice, a list of numbers, or a boolean mask such as
     `zoo.models.status == "finished"`. Epochs are always epoch numbers, never positions.
 
+    A zoo on S3 is read by ranges of bytes: a model, an epoch or a layer moves about its own size. Its tables come as a
+    whole. If an object is replaced meanwhile, reading fails with a FormatError; if S3 does, with a StorageError.
+
     A zoo can be pickled: it then is its path and its choice of models.
     """
 
-    def __init__(self, path: Path, rows: np.ndarray | None = None) -> None:
-        self.path = path
-        self._header, self.counts, self.files = read_header(path)
+    def __init__(self, place: Place, rows: np.ndarray | None = None) -> None:
+        self.place = place
+        self._header, self.counts, self.files = read_header(place)
         self._rows = np.arange(self._header.models) if rows is None else rows
         self._tensors: dict[str, ShardedTensor] = {}
+        self._tables: dict[str, pd.DataFrame] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> Zoo:
-        """The zoo in the folder `path`.
+    def open(cls, path: Path | Location | str) -> Zoo:
+        """The zoo in the folder `path`, or at `s3://bucket/prefix`.
 
         Raises:
             MissingError: there is no such folder, no zoo in it, or a file of the zoo is missing.
             FormatError: it is of another format or version, or a file does not have its recorded size.
+            SpecError: it is no place where a zoo can be.
+            StorageError: it is on S3, which can't be reached or refuses.
         """
-        if "://" in str(path):
-            raise FormatError(f"{path}: a zoo is opened from a local folder; pull or copy it first")
-        return cls(Path(path).absolute())
+        return cls(place_of(path))
 
     # What it is
+
+    @property
+    def path(self) -> Path | Location:
+        """The folder of its files, or where on S3 they are."""
+        return self.place.path
 
     @property
     def header(self) -> ZooHeader:
@@ -153,11 +164,11 @@ class Zoo:
     @property
     def whole(self) -> Zoo:
         """The zoo that this is a view of; itself if it is no view."""
-        return self if self._is_whole else Zoo(self.path)
+        return self if self._is_whole else self._view(np.arange(self._header.models))
 
     def select(self, models: Models | str) -> Zoo:
         """A view of some models; nothing is copied."""
-        return Zoo(self.path, self._rows[self._numbers(models)])
+        return self._view(self._rows[self._numbers(models)])
 
     def split(self, name: str) -> Zoo:
         """A view of the models of one split: train, val or test.
@@ -289,7 +300,14 @@ class Zoo:
         return {"path": self.path, "rows": self._rows}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], state["rows"])
+        self.__init__(place_of(state["path"]), state["rows"])
+
+    def _view(self, rows: np.ndarray) -> Zoo:
+        """Other models of the same files, which are opened once for all views."""
+        view = object.__new__(Zoo)
+        view.place, view._header, view.counts, view.files = self.place, self._header, self.counts, self.files
+        view._rows, view._tensors, view._tables = rows, self._tensors, self._tables
+        return view
 
     @property
     def _is_whole(self) -> bool:
@@ -310,7 +328,7 @@ class Zoo:
         if name not in self._tensors:
             shape = (self._header.models, len(self.checkpoint_epochs), self.layout.size)
             self._tensors[name] = ShardedTensor.open(
-                self.path, lambda shard: fmt.tensor_file(name, shard), name, kind, shape
+                self.place, lambda shard: fmt.tensor_file(name, shard), name, kind, shape
             )
         return self._tensors[name]
 
@@ -318,7 +336,7 @@ class Zoo:
     def _probe(self) -> ShardedTensor:
         header = self._header
         shape = (header.models, len(header.checkpoint_epochs), header.probe_images, header.architecture.classes)
-        return ShardedTensor.open(self.path, fmt.probe_file, "logits", np.float16, shape)
+        return ShardedTensor.open(self.place, fmt.probe_file, "logits", np.float16, shape)
 
     def _read(
         self, tensor: ShardedTensor, models: Models | str | None, epochs: Epochs | None, span: slice
@@ -340,15 +358,16 @@ class Zoo:
         return table if self._is_whole else table.iloc[self._rows].reset_index(drop=True)
 
     def _table(self, name: str, schema: pa.Schema) -> pd.DataFrame:
-        path = self.path / name
+        if name not in self._tables:
+            self._tables[name] = self._read_table(name, schema)
+        return self._tables[name]
+
+    def _read_table(self, name: str, schema: pa.Schema) -> pd.DataFrame:
+        path, source = self.place.name(name), self.place.table(name)
         try:
-            if name != fmt.PROVENANCE and StoredFile.of(path) not in self.files:
-                raise FormatError(f"{path}: altered since it was written; assemble or pull the zoo again")
-            table = read_table(path, path.stat().st_size, schema, str(path))
+            table = read_table(source, self.place.size(name) or 0, schema, path)
             if name == fmt.PROVENANCE:
                 require_unaltered(table, path)
-        except FileNotFoundError:
-            raise MissingError(f"{path}: no such file; assemble or pull the zoo again") from None
         except FormatError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ GROWTH = 100  # how many times its file a table may take in memory; those of rea
 SMALL = 16_000_000  # bytes that any table may take
 
 
-def read_table(source: Path | BinaryIO, size: int, schema: pa.Schema, name: str) -> pa.Table:
+def read_table(source: Path | pa.NativeFile, size: int, schema: pa.Schema, name: str) -> pa.Table:
     """The table of a Parquet file of `size` bytes; its footer is looked at before anything is unpacked.
 
     Raises:

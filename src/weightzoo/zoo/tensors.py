@@ -1,4 +1,4 @@
-"""One large tensor in a safetensors file, written row by row and read as a memory map.
+"""One large tensor in a safetensors file, written row by row and read in parts.
 
 The library writes a file only from tensors that are all in memory, and a zoo need not fit there. The format is short
 (https://github.com/huggingface/safetensors#format): 8 bytes with the header's length N as little-endian unsigned
@@ -10,14 +10,16 @@ Metadata is one value, sorted JSON under the key `weightzoo`, since several valu
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from weightzoo.errors import FormatError, MissingError
 METADATA_KEY = "weightzoo"
 HASH_BYTES = 16
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
+_LENGTH = 8  # bytes that say how long the header is
 _MAX_HEADER = 100_000_000  # the library's own limit
 
 
@@ -111,6 +114,64 @@ class TensorWriter:
         self.bytes += len(content)
 
 
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor stands in a file: its first byte, its type and shape; and the file's metadata."""
+
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    metadata: dict[str, Any]
+
+
+class TensorRows(Protocol):
+    """A tensor `[models, epochs, P, ...]` that is read in parts."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of it."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its values."""
+        ...
+
+    def read_into(self, out: np.ndarray, rows: np.ndarray, positions: Sequence[int], span: slice) -> None:
+        """Copy `[rows, positions, span]` to `out`, reading only that."""
+        ...
+
+
+@dataclass(frozen=True)
+class _MappedTensor:
+    """A tensor in a file on disk, as a memory map."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def read_into(self, out: np.ndarray, rows: np.ndarray, positions: Sequence[int], span: slice) -> None:
+        columns = _as_slice(positions)
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for first, end in itertools.pairwise([0, *breaks.tolist(), len(rows)]) if len(rows) else ():
+            out[first:end] = self.values[rows[first] : rows[first] + (end - first)][:, columns, span]
+
+
+def mapped_tensor(path: Path, name: str) -> TensorRows:
+    """The tensor `name` of a file on disk.
+
+    Raises:
+        MissingError, FormatError: as `open_tensor`.
+    """
+    return _MappedTensor(open_tensor(path, name)[0])
+
+
 def open_tensor(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
     """The tensor `name` of a file as a read-only memory map, and the metadata.
 
@@ -119,29 +180,53 @@ def open_tensor(path: Path, name: str) -> tuple[np.ndarray, dict[str, Any]]:
         FormatError: it is no safetensors file, is truncated, or holds something else.
     """
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if not 2 <= length <= min(_MAX_HEADER, size - 8):
-                raise FormatError(f"{path}: no safetensors file, or truncated; assemble or pull the zoo again")
-            header: dict[str, Any] = json.loads(file.read(length))
+
+            def read(begin: int, end: int) -> bytes:
+                file.seek(begin)
+                return file.read(end - begin)
+
+            entry = locate_tensor(read, path.stat().st_size, str(path), name)
+    except FileNotFoundError:
+        raise MissingError(f"{path}: no such file; assemble or pull the zoo again") from None
+    if 0 in entry.shape:
+        return np.zeros(entry.shape, entry.dtype), entry.metadata
+    mapped = np.memmap(path, dtype=entry.dtype, mode="r", offset=entry.start, shape=entry.shape)
+    return cast("np.ndarray", mapped), entry.metadata
+
+
+def locate_tensor(read: Callable[[int, int], bytes], size: int, path: str, name: str) -> TensorEntry:
+    """Find the tensor `name`, the only one, of a file of so many bytes, of which `read(begin, end)` reads a range.
+
+    Raises:
+        FormatError: it is no safetensors file, is truncated, or holds something else.
+    """
+    try:
+        start = read(0, _LENGTH)
+        length = struct.unpack("<Q", start)[0] if len(start) == _LENGTH else 0
+        if not 2 <= length <= min(_MAX_HEADER, size - _LENGTH):
+            raise FormatError(f"{path}: no safetensors file, or truncated; assemble or pull the zoo again")
+        header: dict[str, Any] = json.loads(read(_LENGTH, _LENGTH + length))
         entry = header[name]
         dtype, shape = _DTYPES[entry["dtype"]], tuple(int(side) for side in entry["shape"])
         begin, end = entry["data_offsets"]
         metadata = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
-    except FileNotFoundError:
-        raise MissingError(f"{path}: no such file; assemble or pull the zoo again") from None
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        if isinstance(error, FormatError):
-            raise
+    except FormatError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise FormatError(f"{path}: its header has no readable tensor {name!r}; assemble or pull again") from None
-    if begin != 0 or end != math.prod(shape) * dtype.itemsize or 8 + length + end != size:
-        raise FormatError(f"{path}: {size:,} bytes, expected {8 + length + end:,}; truncated, assemble or pull again")
-    if end == 0:
-        return np.zeros(shape, dtype), metadata
-    mapped = cast("np.ndarray", np.memmap(path, dtype=dtype, mode="r", offset=8 + length, shape=shape))
-    return mapped, metadata
+    first = _LENGTH + length
+    if begin != 0 or end != math.prod(shape) * dtype.itemsize or first + end != size:
+        raise FormatError(f"{path}: {size:,} bytes, expected {first + end:,}; truncated, assemble or pull again")
+    return TensorEntry(first, dtype, shape, metadata)
+
+
+def _as_slice(positions: Sequence[int]) -> slice | list[int]:
+    """Ascending positions at equal distances as a slice, which the memory map reads without an intermediate copy."""
+    step = positions[1] - positions[0] if len(positions) > 1 else 1
+    if len(positions) and step > 0 and list(positions) == list(range(positions[0], positions[-1] + 1, step)):
+        return slice(positions[0], positions[-1] + 1, step)
+    return list(positions)
 
 
 def _header(name: str, dtype: str, shape: tuple[int, ...], metadata: Mapping[str, Any]) -> bytes:
@@ -155,3 +240,6 @@ def _header(name: str, dtype: str, shape: tuple[int, ...], metadata: Mapping[str
     }
     text = json.dumps(content, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
+
+
+__all__ = ["HASH_BYTES", "TensorEntry", "TensorRows", "TensorWriter", "locate_tensor", "mapped_tensor", "open_tensor"]

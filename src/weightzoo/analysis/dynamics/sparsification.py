@@ -117,8 +117,8 @@ def parent_zoo(zoo: Zoo) -> Zoo | None:
     from weightzoo.zoo import Zoo
 
     wanted = set(zoo.models["parent"].dropna())
-    beside = sorted(path.parent for path in zoo.path.parent.glob("*/zoo.json"))
-    for folder in sorted(beside, key=lambda one: not zoo.path.name.startswith(one.name)):  # digits-seed-sparse
+    name = zoo.path.name
+    for folder in sorted(zoo.place.beside(), key=lambda one: not name.startswith(one.name)):  # digits-seed-sparse
         with contextlib.suppress(WeightzooError):  # a damaged neighbour is none
             other = Zoo.open(folder)
             if wanted and wanted <= set(other.models["member"]):

@@ -25,8 +25,10 @@ def describe(target: str, workspace: Workspace) -> dict[str, Any]:
     Raises:
         NotFoundError: it is neither.
     """
+    from weightzoo.zoo.place import named_place
+
     try:
-        place = workspace.zoo_place(target)
+        place = named_place(target, workspace)
     except MissingError:
         return _describe_run(target)
     return _describe_zoo(place)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightzoo.errors import MissingError
-from weightzoo.s3.location import Location, is_s3
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,6 @@ class Workspace:
     def zoo(self, zoo: str) -> Path:
         """The packed zoo."""
         return self.root / "zoos" / zoo
-
-    def zoo_place(self, zoo: str) -> Path | Location:
-        """A packed zoo that was given by name, by path, or as `s3://bucket/prefix`.
-
-        Raises:
-            MissingError: there is none of that name or path.
-            SpecError: it is no place on S3.
-        """
-        return Location.parse(zoo) if is_s3(zoo) else self.packed_zoo(zoo)
 
     def packed_zoo(self, zoo: str) -> Path:
         """The folder of a packed zoo that was given by name or by path.

@@ -8,6 +8,7 @@ from weightzoo.console import progress, say
 from weightzoo.errors import SpecError
 from weightzoo.published import EXPORTS, export_huggingface, export_ray_tune
 from weightzoo.workspace import Workspace
+from weightzoo.zoo.place import named_place
 from weightzoo.zoo.whole import open_whole
 
 
@@ -24,7 +25,7 @@ def export_zoo(zoo: str, target: Path, workspace: Workspace, *, layout: str, lic
     if (license is not None) != (layout == "huggingface"):
         what = "a card names a licence: give one, such as --license cc-by-4.0" if license is None else "has no licence"
         raise SpecError(f"layout {layout}: {what}")
-    packed = open_whole(workspace.zoo_place(zoo))
+    packed = open_whole(named_place(zoo, workspace))
     with progress(f"export {packed.name}", unit="models" if license is None else "files") as report:
         if license is None:
             written = export_ray_tune(packed, target, on_progress=report)

@@ -7,6 +7,7 @@ from weightzoo.datasets import ImageData
 from weightzoo.errors import MissingError
 from weightzoo.verify import Finding, verify_zoo
 from weightzoo.workspace import Workspace
+from weightzoo.zoo.place import named_place
 
 
 def verify(zoo: str, workspace: Workspace, *, sample: int) -> list[Finding]:
@@ -18,7 +19,7 @@ def verify(zoo: str, workspace: Workspace, *, sample: int) -> list[Finding]:
         MissingError: there is no such zoo.
         StorageError: it is on S3, which can't be reached or refuses.
     """
-    place = workspace.zoo_place(zoo)
+    place = named_place(zoo, workspace)
     try:
         data = ImageData.load(workspace.data(place.name))
     except MissingError:

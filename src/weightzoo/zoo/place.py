@@ -14,6 +14,7 @@ import pyarrow as pa
 from weightzoo.errors import FormatError, MissingError
 from weightzoo.s3 import Folder, Location, Stored, is_s3
 from weightzoo.s3.folder import digest
+from weightzoo.workspace import Workspace
 from weightzoo.zoo.ranged import RangedTensor
 from weightzoo.zoo.tensors import HASH_BYTES, TensorRows, locate_tensor, mapped_tensor
 
@@ -213,4 +214,14 @@ def place_of(path: Path | Location | str) -> Place:
     return DiskPlace(Path(path).absolute())
 
 
-__all__ = ["MOST_HEADER", "Place", "place_of"]
+def named_place(zoo: str, workspace: Workspace) -> Path | Location:
+    """A packed zoo that was given by name, by path, or as `s3://bucket/prefix`.
+
+    Raises:
+        MissingError: there is none of that name or path.
+        SpecError: it is no place on S3.
+    """
+    return Location.parse(zoo) if is_s3(zoo) else workspace.packed_zoo(zoo)
+
+
+__all__ = ["MOST_HEADER", "Place", "named_place", "place_of"]

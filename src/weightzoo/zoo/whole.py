@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from weightzoo.errors import FormatError
-from weightzoo.zoo.header import StoredFile
+from weightzoo.s3 import Location
 from weightzoo.zoo.read import Zoo
 
 
-def open_whole(path: Path) -> Zoo:
+def open_whole(path: Path | Location) -> Zoo:
     """Open a packed zoo, and read all its files once to compare them with their hashes, about a gigabyte a second.
 
     Raises:
@@ -18,6 +18,8 @@ def open_whole(path: Path) -> Zoo:
     """
     zoo = Zoo.open(path)
     for recorded in zoo.files:
-        if StoredFile.of(path / recorded.name) != recorded:
-            raise FormatError(f"{path / recorded.name}: altered since it was written; assemble or pull the zoo again")
+        if zoo.place.hash(recorded.name) != recorded.blake2b:
+            raise FormatError(
+                f"{zoo.place.name(recorded.name)}: altered since it was written; assemble or pull the zoo again"
+            )
     return zoo

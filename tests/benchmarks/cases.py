@@ -65,7 +65,7 @@ def random_images(graph: Architecture, sizes: dict[str, int]) -> ImageData:
 def multiply_adds(graph: Architecture) -> int:
     """What the lanes engine executes to train one model on one sample; updates and activations are not counted.
 
-    Forward and input gradient are dense, or take 16 for a window and pair of channels by Winograd's method; conv outputs
+    Forward and input gradient are dense, or take 16 or 12 for a window and pair of channels by Winograd's method; conv outputs
     that no pooling window has are left out, and so is the gradient of the image. The weight gradient of a pooled layer has
     one term a window.
     """
@@ -77,7 +77,10 @@ def multiply_adds(graph: Architecture) -> int:
             total += size * (3 if number else 2)
         elif isinstance(operation, Geometry):
             windows, channels, taps = math.prod(operation.output), operation.in_channels, operation.kernel**2
-            window = winograd.POINTS if winograd.fits(operation) else taps * operation.pool**2
+            window = taps * operation.pool**2
+            if winograd.fits(operation):
+                tile = winograd.Tile.of(operation)
+                window = tile.points // tile.windows
             total += windows * channels * (window * (2 if number else 1) + taps)
     return total
 

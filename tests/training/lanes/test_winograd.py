@@ -15,7 +15,7 @@ from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropou
 from weightzoo.training.lanes import LanesEngine
 from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.stages import lower
-from weightzoo.training.lanes.winograd import fits
+from weightzoo.training.lanes.winograd import Tile, fits
 from weightzoo.training.reference import ReferenceEngine
 
 
@@ -39,17 +39,25 @@ GRAPHS = {
         (1, 17, 17), Conv("a", 1, 12, 2), Activation(), Conv("b", 12, 12, 3), MaxPool(2), Activation(),
         Conv("c", 12, 9, 3), MaxPool(2), Activation(),
     ),
+    "two windows a tile, a row of conv outputs left over": graph(
+        (2, 17, 20), Conv("a", 2, 9, kernel=3), Activation(), Conv("b", 9, 11, kernel=3), MaxPool(2), Activation()
+    ),
+    "two windows a tile, padding": graph(
+        (1, 10, 16), Conv("a", 1, 9, kernel=1), Activation(), Conv("b", 9, 10, 3, padding=1), MaxPool(2), Dropout()
+    ),
     "on the image": graph((9, 10, 12), Conv("a", 9, 10, kernel=3, padding=1), MaxPool(2), Activation()),
 }  # fmt: skip
 
 
-def tiled(architecture: Architecture) -> int:
-    return sum(isinstance(stage.operation, Geometry) and fits(stage.operation) for stage in lower(architecture))
+def tiles(architecture: Architecture) -> list[int]:
+    """The windows in a tile of each convolution that is done in tiles."""
+    operations = [stage.operation for stage in lower(architecture)]
+    return [Tile.of(each).windows for each in operations if isinstance(each, Geometry) and fits(each)]
 
 
 def test_where_it_is_used() -> None:
-    assert [tiled(architecture) for architecture in GRAPHS.values()] == [1, 1, 1, 2, 1]
-    assert tiled(cnn_m(3, 10)) == 2
+    assert [tiles(architecture) for architecture in GRAPHS.values()] == [[1], [1], [2], [1, 1], [2], [2], [2]]
+    assert tiles(cnn_m(3, 10)) == [2, 1]
 
 
 @pytest.mark.parametrize("architecture", GRAPHS.values(), ids=GRAPHS.keys())

@@ -6,6 +6,7 @@ Each sum runs over its indices in the written order, starting from zero or from 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from weightzoo.training.lanes.choice import is_chosen, load, pick
@@ -22,32 +23,33 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
     """
     k, s, pool = geometry.kernel, geometry.stride, geometry.pool
     limit = program.registers * 5 // 8
-    outputs, inputs = 1, 1  # each has a patch of its own, and several don't stay in registers
-    if pool == 1:
-        outputs = block_size(geometry.out_channels, limit // k**2)
-        inputs = block_size(geometry.in_channels, limit // (k**2 * outputs))
-    rows = block_size(k, limit // (k * outputs))
+    outputs, inputs, rows = _weight_tile(geometry, limit)
     line = inputs * geometry.padded[2] * program.width * 4  # bytes of a row of the input channels of a tile
     heights = block_size(geometry.out_height, (L1_BYTES // line - k) // (pool * s))
 
-    def patch(code: Code, a: Any, o: Value, c: Value, y: Value, x: Value, ky: int, count: int) -> dict[Any, Value]:
-        """The chosen input patch, rows ky to ky + count, as `{(row, kx): value}`."""
+    def under_chosen(
+        a: Any, place: tuple[Value, Value, Value, Value], block: tuple[int, int], ky: int, count: int
+    ) -> Iterator[tuple[tuple[int, int, int, int], Value]]:
+        """The inputs under the chosen outputs, for kernel rows ky to ky + count: `(n, m, row, kx), value`.
+
+        An input is loaded once for all output channels of the block, and let go as early as can be.
+        """
+        o, c, y, x = place
         top, left = y * (pool * s) + ky, x * (pool * s)
-        columns = sorted({j * s + kx for j in range(pool) for kx in range(k)})
-        if pool == 1:
-            return {(i, j): a.x[c, top + i, left + j] for i in range(count) for j in columns}
-        in_row, in_column = load(a.choice, (o, y, x), pool)
-        loaded = {
-            (i, j): a.x[c, top + i, left + j]
-            for i in sorted({i + p * s for i in range(count) for p in range(pool)})
-            for j in columns
-        }
-        chosen: dict[Any, Value] = {}
-        for i in range(count):
-            line = {j: pick(in_row, [loaded[i + p * s, j] for p in range(pool)]) for j in columns}
-            for kx in range(k):
-                chosen[i, kx] = pick(in_column, [line[kx + p * s] for p in range(pool)])
-        return chosen
+        choices = [load(a.choice, (o + n, y, x), pool) for n in range(block[0])]
+        for m in range(block[1]):
+            loaded: dict[tuple[int, int], Value] = {}
+            for i in range(count):
+                lines: list[dict[int, Value]] = [{} for _ in choices]
+                for j in sorted({p * s + kx for p in range(pool) for kx in range(k)}):
+                    for row in (i + p * s for p in range(pool)):
+                        if (row, j) not in loaded:
+                            loaded[row, j] = a.x[c + m, top + row, left + j]
+                    for n, (in_row, in_column) in enumerate(choices):
+                        lines[n][j] = pick(in_row, [loaded[i + p * s, j] for p in range(pool)])
+                        kx = j - (pool - 1) * s
+                        if 0 <= kx < k:
+                            yield (n, m, i, kx), pick(in_column, [lines[n][kx + p * s] for p in range(pool)])
 
     def band(
         code: Code, a: Any, o: Value, c: Value, block: tuple[int, int], y0: Value, height: int, ky: int, count: int
@@ -56,26 +58,14 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
         sums = {(n, m, i, j): code.cell(a.gw[o + n, c + m, ky + i, j]) for n, m, i, j in keys}
         for y in code.range(y0, y0 + height):
             for x in code.range(geometry.out_width):
-                patches = [patch(code, a, o, c + m, y, x, ky, count) for m in range(block[1])]
                 gradients = [a.g[o + n, y, x] for n in range(block[0])]
-                for n, m, i, j in keys:
-                    sums[n, m, i, j].add_product(gradients[n], patches[m][i, j])
+                for key, value in under_chosen(a, (o, c, y, x), block, ky, count):
+                    sums[key].add_product(gradients[key[0]], value)
         for n, m, i, j in keys:
             a.gw[o + n, c + m, ky + i, j] = sums[n, m, i, j].value
 
-    def bias(code: Code, a: Any) -> None:
-        for start, stop, count in spans(geometry.out_channels, 8):
-            for o in code.range(start, stop, count):
-                sums = [code.cell(a.gbias[o + n]) for n in range(count)]
-                for y in code.range(geometry.out_height):
-                    for x in code.range(geometry.out_width):
-                        for n in range(count):
-                            sums[n].value += a.g[o + n, y, x]
-                for n in range(count):
-                    a.gbias[o + n] = sums[n].value
-
     def body(code: Code, a: Any) -> None:
-        bias(code, a)
+        bias_gradient(code, a, geometry)
         for c_start, c_stop, c_block in spans(geometry.in_channels, inputs):
             for c in code.range(c_start, c_stop, c_block):
                 for y_start, y_stop, height in spans(geometry.out_height, heights):
@@ -94,6 +84,30 @@ def weight_gradient(program: Program, name: str, geometry: Geometry, x: ArrayTyp
         "gbias": ArrayType((geometry.out_channels,)),
     }
     return program.function(name, parameters, body)
+
+
+def bias_gradient(code: Code, a: Any, geometry: Geometry) -> None:
+    """Emit `gbias[o] += sum of g[o]`."""
+    for start, stop, count in spans(geometry.out_channels, 8):
+        for o in code.range(start, stop, count):
+            sums = [code.cell(a.gbias[o + n]) for n in range(count)]
+            for y in code.range(geometry.out_height):
+                for x in code.range(geometry.out_width):
+                    for n in range(count):
+                        sums[n].value += a.g[o + n, y, x]
+            for n in range(count):
+                a.gbias[o + n] = sums[n].value
+
+
+def _weight_tile(geometry: Geometry, limit: int) -> tuple[int, int, int]:
+    """How many output channels, input channels and rows of the kernel a tile has, for `limit` sums."""
+    k = geometry.kernel
+    if geometry.pool == 1:
+        outputs = block_size(geometry.out_channels, limit // k**2)
+        inputs = block_size(geometry.in_channels, limit // (k**2 * outputs))
+    else:  # two share the inputs that they select from; what more would select does not stay in registers
+        outputs, inputs = block_size(geometry.out_channels, 2 if limit >= 4 * k else 1), 1
+    return outputs, inputs, block_size(k, limit // (k * outputs))
 
 
 def spread_gradient(program: Program, name: str, geometry: Geometry) -> Function:

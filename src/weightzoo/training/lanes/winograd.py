@@ -1,38 +1,61 @@
-"""Winograd's minimal filtering F(2x2, 3x3), for 3x3 convolutions whose outputs are pooled 2 by 2.
+"""Winograd's minimal filtering, for 3x3 convolutions whose outputs are pooled 2 by 2.
 
-A window of 2x2 conv outputs depends on a tile of 4x4 inputs x. With one window a tile (Lavin & Gray 2016, arXiv
-1509.09308, equation 8),
+A tile is a row of one or two pooling windows: 2x2 or 2x4 conv outputs, which depend on 4x4 or 4x6 inputs x. With the
+maps A', G and B' of `filtering`, of F(2, 3) on columns (on the left) and F(2, 3) or F(4, 3) on rows (on the right),
 
-    window[o] = A' [ sum over c of (G w[o, c] G') * (B' x[c] B) ] A        (' transposes, * is element by element)
+    tile[o] = A' [ sum over c of (G w[o, c] G') * (B' x[c] B) ] A        (' transposes, * is element by element)
 
-takes 16 multiplications for a pair of channels where the sums as they are written take 36. The gradient of the input is
-the transposed map, which takes 16 as well:
+takes 16 or 12 multiplications for a window and a pair of channels where the sums as they are written take 36. The
+gradient of the input is the transposed map, which takes as many:
 
     gx[c] = B [ sum over o of (G w[o, c] G') * (A g[o] A') ] B',   the overlapping tiles added up
 
-where g is the gradient of the window: one number, at the greatest output. All coefficients are 0, 1 and 1/2, so that
-rounding errors stay close to those of plain sums. The gradient of the weight stays with `convolution_gradients`, which
-needs 9 multiply-adds for a window, since it selects the inputs under the greatest output.
+where g is the gradient of the tile: of each window one number, at the greatest output. The gradient of the weight stays
+with `convolution_gradients`, which needs 9 multiply-adds for a window, since it selects the inputs under the greatest
+output.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from weightzoo.training.lanes.activation import Pointwise
 from weightzoo.training.lanes.choice import load
 from weightzoo.training.lanes.convolution import window_end
 from weightzoo.training.lanes.dropout import DRAWS, SCALE
+from weightzoo.training.lanes.filtering import F2, F4, TAPS, Axis, Filtering, Map
 from weightzoo.training.lanes.geometry import Geometry
-from weightzoo.training.lanes.language import Array, ArrayType, Code, Function, Program, Value, fma
+from weightzoo.training.lanes.language import Array, ArrayType, Code, Function, Program, Value
 from weightzoo.training.lanes.memory import Workspace
 from weightzoo.training.lanes.tiling import block_size, spans
 
-SIDE = 4  # of a tile
-POINTS = SIDE**2  # numbers of a tile
-Axis = Sequence[Value]
+
+@dataclass(frozen=True)
+class Tile:
+    """How the conv outputs of a geometry are tiled: `windows` pooling windows a tile, `count` tiles a row."""
+
+    rows: Filtering  # along a column
+    columns: Filtering  # along a row
+    windows: int
+    count: int
+    band: int  # rows of windows at a time
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> Tile:
+        """Two windows a tile if that leaves none over, and there are enough to pay for larger transformed weights."""
+        windows = 2 if geometry.out_width % 2 == 0 and geometry.out_height * geometry.out_width >= 16 else 1
+        count = geometry.out_width // windows
+        # somewhat more tiles than a block of `_multiply` has, so that the weight is read less often
+        band = block_size(geometry.out_height, -(-9 // count))
+        return cls(F2, F4 if windows == 2 else F2, windows, count, band)
+
+    @property
+    def points(self) -> int:
+        """Multiplications for a pair of channels."""
+        return self.rows.points * self.columns.points
 
 
 def fits(geometry: Geometry) -> bool:
@@ -44,27 +67,29 @@ def fits(geometry: Geometry) -> bool:
 
 def transformed_weight(geometry: Geometry) -> ArrayType:
     """U = G w G': `[points, out * in]`."""
-    return ArrayType((POINTS, _plane(geometry.out_channels, geometry.in_channels)))
+    return ArrayType((Tile.of(geometry).points, _plane(geometry.out_channels, geometry.in_channels)))
 
 
 def transform_weight(program: Program, name: str, geometry: Geometry) -> Function:
     """Emit `u = G w G'`, once for all samples that see the same weight."""
+    tile = Tile.of(geometry)
 
     def body(code: Code, a: Any) -> None:
         for o in code.range(geometry.out_channels):
             for c in code.range(geometry.in_channels):
-                grid = [[a.w[o, c, i, j] for j in range(3)] for i in range(3)]
-                _store(a.u, o * geometry.in_channels + c, _both_axes(_g, grid))
+                grid = [[a.w[o, c, i, j] for j in range(TAPS)] for i in range(TAPS)]
+                _store(a.u, o * geometry.in_channels + c, _mapped(tile.rows.taps, tile.columns.taps, grid))
 
     return program.function(name, {"w": geometry.weight, "u": transformed_weight(geometry)}, body)
 
 
 def scratch(program: Program, geometry: Geometry, *, shared: bool = False) -> Workspace:
     """What `forward` and `input_gradient` need besides; `shared` says that all models see the same image."""
-    windows = _band(geometry) * geometry.out_width
+    tile = Tile.of(geometry)
+    tiles = tile.band * tile.count
     memory = Workspace(program.width)
-    memory.add("inputs", ArrayType((POINTS, _plane(geometry.in_channels, windows)), lanes=not shared))
-    memory.add("outputs", ArrayType((POINTS, _plane(geometry.out_channels, windows))))
+    memory.add("inputs", ArrayType((tile.points, _plane(geometry.in_channels, tiles)), lanes=not shared))
+    memory.add("outputs", ArrayType((tile.points, _plane(geometry.out_channels, tiles))))
     if geometry.padding:
         memory.add("padded", ArrayType(geometry.padded))
     return memory
@@ -85,25 +110,31 @@ def forward(
     """Emit what `convolution.forward` emits, from `u` instead of `w`."""
     memory = scratch(program, geometry, shared=not x.lanes)
     finish = window_end(geometry, pointwise, activation, training=training, dropout=dropout)
+    tile = Tile.of(geometry)
 
     def band(code: Code, a: Any, top: Value, rows: int) -> None:
         v, m = memory(a.scratch, "inputs"), memory(a.scratch, "outputs")
-        windows = rows * geometry.out_width
+        tiles = rows * tile.count
         for c in code.range(geometry.in_channels):
-            for window, y, x in _windows(code, geometry, top, rows):
-                tile = [[a.x[c, y * 2 + i, x * 2 + j] for j in range(SIDE)] for i in range(SIDE)]
-                _store(v, c * windows + window, _both_axes(_b_transposed, tile))
-        sizes = (geometry.out_channels, geometry.in_channels, windows)
+            for number, y, x in _tiles(code, tile, top, rows):
+                left = x * tile.columns.outputs
+                grid = [
+                    [a.x[c, y * 2 + i, left + j] for j in range(tile.columns.points)] for i in range(tile.rows.points)
+                ]
+                _store(v, c * tiles + number, _mapped(tile.rows.inputs, tile.columns.inputs, grid))
+        sizes = (geometry.out_channels, geometry.in_channels, tiles)
         _multiply(code, m, lambda p, o, c: a.u[p, o * geometry.in_channels + c], v, sizes)
         for o in code.range(geometry.out_channels):
             bias = a.bias[o]
-            for window, y, x in _windows(code, geometry, top, rows):
-                tile = _load(m, o * windows + window)
-                tile[1][1] = tile[1][1] + bias  # counts once in each of the outputs
-                finish(code, a, (o, y, x), _both_axes(_a_transposed, tile))
+            for number, y, x in _tiles(code, tile, top, rows):
+                products = _load(m, o * tiles + number, tile)
+                outputs = _mapped(tile.rows.products, tile.columns.products, products)
+                for n in range(tile.windows):
+                    window = [[value + bias for value in row[2 * n : 2 * n + 2]] for row in outputs]
+                    finish(code, a, (o, y, x * tile.windows + n), window)
 
     def body(code: Code, a: Any) -> None:
-        for start, stop, rows in spans(geometry.out_height, _band(geometry)):
+        for start, stop, rows in spans(geometry.out_height, tile.band):
             for top in code.range(start, stop, rows):
                 band(code, a, top, rows)
 
@@ -124,31 +155,33 @@ def forward(
 def input_gradient(program: Program, name: str, geometry: Geometry, *, derivative: bool) -> Function:
     """Emit `out = d * gx` for the gradient `g` of the pooled outputs; `d` counts as 1 if `derivative` is False."""
     memory = scratch(program, geometry)
+    tile = Tile.of(geometry)
     shape = (geometry.in_channels, geometry.height, geometry.width)
     padding = geometry.padding
 
     def band(code: Code, a: Any, sums: Array, top: Value, rows: int) -> None:
         gm, gv = memory(a.scratch, "outputs"), memory(a.scratch, "inputs")
-        windows = rows * geometry.out_width
+        tiles = rows * tile.count
         for o in code.range(geometry.out_channels):
-            for window, y, x in _windows(code, geometry, top, rows):
-                (in_row,), (in_column,) = load(a.choice, (o, y, x), 2)
-                columns = [_a_of_chosen(g, in_row) for g in _a_of_chosen(a.g[o, y, x], in_column)]
-                _store(gm, o * windows + window, list(zip(*columns, strict=True)))
-        sizes = (geometry.in_channels, geometry.out_channels, windows)
+            for number, y, x in _tiles(code, tile, top, rows):
+                grid = _spread(a, tile, (o, y, x))
+                maps = tile.rows.products_transposed, tile.columns.products_transposed
+                _store(gm, o * tiles + number, _mapped(*maps, grid))
+        sizes = (geometry.in_channels, geometry.out_channels, tiles)
         _multiply(code, gv, lambda p, c, o: a.u[p, o * geometry.in_channels + c], gm, sizes)
         for c in code.range(geometry.in_channels):
-            for window, y, x in _windows(code, geometry, top, rows):
-                tile = _both_axes(_b, _load(gv, c * windows + window))
-                for i, j in itertools.product(range(SIDE), repeat=2):
-                    place = (c, y * 2 + i, x * 2 + j)
-                    sums[place] = sums[place] + tile[i][j]
+            for number, y, x in _tiles(code, tile, top, rows):
+                maps = tile.rows.inputs_transposed, tile.columns.inputs_transposed
+                values = _mapped(*maps, _load(gv, c * tiles + number, tile))
+                for i, j in itertools.product(range(tile.rows.points), range(tile.columns.points)):
+                    place = (c, y * 2 + i, x * tile.columns.outputs + j)
+                    sums[place] = sums[place] + values[i][j]
 
     def body(code: Code, a: Any) -> None:
         sums = memory(a.scratch, "padded") if padding else a.out
         for place in _places(code, sums.type.shape):
             sums[place] = code.number(0.0)
-        for start, stop, rows in spans(geometry.out_height, _band(geometry)):
+        for start, stop, rows in spans(geometry.out_height, tile.band):
             for top in code.range(start, stop, rows):
                 band(code, a, sums, top, rows)
         if padding or derivative:
@@ -167,21 +200,16 @@ def input_gradient(program: Program, name: str, geometry: Geometry, *, derivativ
     return program.function(name, parameters, body)
 
 
-def _band(geometry: Geometry) -> int:
-    """Rows of windows at a time: about as many windows as a tile of `_multiply` has, so that they stay in the cache."""
-    return block_size(geometry.out_height, -(-6 // geometry.out_width))
-
-
 def _plane(channels: int, each: int) -> int:
     """The numbers between two points of a tile: an odd count, lest all points fall on the same lines of the cache."""
     return channels * each | 1
 
 
-def _windows(code: Code, geometry: Geometry, top: Value, rows: int) -> Iterator[tuple[Value, Value, Value]]:
-    """The windows of `rows` rows from `top` on: number, row and column."""
+def _tiles(code: Code, tile: Tile, top: Value, rows: int) -> Iterator[tuple[Value, Value, Value]]:
+    """The tiles of `rows` rows of windows from `top` on: number, row and column."""
     for row in range(rows):
-        for x in code.range(geometry.out_width):
-            yield x + row * geometry.out_width, top + row, x
+        for x in code.range(tile.count):
+            yield x + row * tile.count, top + row, x
 
 
 def _places(code: Code, shape: tuple[int, ...]) -> Iterator[tuple[Value, Value, Value]]:
@@ -215,7 +243,7 @@ def _multiply(
             for m in range(width):
                 product[p, (i + row) * columns + n + m] = sums[row][m].value
 
-    for p in code.range(POINTS):
+    for p in code.range(product.type.shape[0]):
         for i_start, i_stop, i_count in spans(rows, height):
             for i in code.range(i_start, i_stop, i_count):
                 for n_start, n_stop, n_count in spans(columns, width):
@@ -223,39 +251,31 @@ def _multiply(
                         tile(p, i, n, i_count, n_count)
 
 
-def _store(target: Array, place: Value, tile: Sequence[Axis]) -> None:
-    for p, number in enumerate(itertools.chain(*tile)):
+def _spread(a: Any, tile: Tile, place: tuple[Value, Value, Value]) -> list[list[Value]]:
+    """The gradient of a tile's conv outputs: that of each pooled output where it was chosen, zero elsewhere."""
+    o, y, x = place
+    upper: list[Value] = []
+    lower: list[Value] = []
+    for n in range(tile.windows):
+        window = (o, y, x * tile.windows + n)
+        g, ((is_lower,), (is_right,)) = a.g[window], load(a.choice, window, 2)
+        for column in (is_right.select(0.0, g), is_right.select(g, 0.0)):
+            upper.append(is_lower.select(0.0, column))
+            lower.append(is_lower.select(column, 0.0))
+    return [upper, lower]
+
+
+def _store(target: Array, place: Value, grid: Sequence[Axis]) -> None:
+    for p, number in enumerate(itertools.chain(*grid)):
         target[p, place] = number
 
 
-def _load(source: Array, place: Value) -> list[list[Value]]:
-    return [[source[i * SIDE + j, place] for j in range(SIDE)] for i in range(SIDE)]
+def _load(source: Array, place: Value, tile: Tile) -> list[list[Value]]:
+    width = tile.columns.points
+    return [[source[i * width + j, place] for j in range(width)] for i in range(tile.rows.points)]
 
 
-def _both_axes(transform: Callable[[Axis], list[Value]], grid: Sequence[Axis]) -> list[list[Value]]:
-    """`T grid T'` for a transform T of one axis."""
-    columns = [transform(column) for column in zip(*grid, strict=True)]
-    return [transform(row) for row in zip(*columns, strict=True)]
-
-
-def _g(w: Axis) -> list[Value]:
-    half = (w[0] + w[2]) * 0.5
-    return [w[0], fma(w[1], 0.5, half), fma(w[1], -0.5, half), w[2]]
-
-
-def _b_transposed(x: Axis) -> list[Value]:
-    return [x[0] - x[2], x[1] + x[2], x[2] - x[1], x[1] - x[3]]
-
-
-def _b(v: Axis) -> list[Value]:
-    return [v[0], v[1] - v[2] + v[3], v[1] + v[2] - v[0], -v[3]]
-
-
-def _a_transposed(m: Axis) -> list[Value]:
-    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
-
-
-def _a_of_chosen(g: Value, second: Value) -> list[Value]:
-    """A on `(g, 0)`, or on `(0, g)` where `second` holds."""
-    nothing = g.code.number(0.0)
-    return [second.select(nothing, g), g, second.select(-g, g), second.select(-g, nothing)]
+def _mapped(rows: Map, columns: Map, grid: Sequence[Axis]) -> list[list[Value]]:
+    """`R grid C'` for a map R of columns and a map C of rows: from `[i][j]` to `[i][j]`."""
+    by_column = [rows(column) for column in zip(*grid, strict=True)]
+    return [columns(row) for row in zip(*by_column, strict=True)]

@@ -19,7 +19,8 @@ import pytest
 
 from tests.conftest import commit, inside, make_project, run
 from tests.execution import support
-from tests.servers import MLflow, PostgreSQL, SeaweedFS, free_port, require
+from tests.servers import MLflow, PostgreSQL, SeaweedFS, free_port, listening, require
+from tests.servers.seaweedfs import GRPC
 from tests.test_pipeline import zoo_bytes
 from weightzoo.errors import TrackingError
 from weightzoo.execution import Progress, TrainSummary, train_zoo
@@ -63,6 +64,9 @@ def test_strangers_are_refused_and_no_secret_is_on_a_command_line(servers: Serve
     process = servers.tracking.process
     assert process is not None
     assert servers.database.password not in Path(f"/proc/{process.pid}/cmdline").read_text()
+    assert listening(servers.tracking.port) == listening(servers.database.port) == {"127.0.0.1"}
+    for port in servers.objects.ports.values():
+        assert listening(port) == listening(port + GRPC) == {"127.0.0.1"}
     assert (servers.tracking.folder / "basic_auth.ini").stat().st_mode & 0o077 == 0
 
 
@@ -229,14 +233,21 @@ def test_refusals_are_one_line_without_a_secret(servers: Servers, as_user: pytes
             assert "guessed-password" not in said
 
 
+OTHERS = {"HF_TOKEN": "hf_planted0123456789", "AWS_SESSION_TOKEN": "session-planted-9876"}
+
+
 def test_dvc_repro_against_the_servers_gives_the_bytes_of_a_local_build(
     servers: Servers, as_user: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """And what then is done with it works too, and leaves no secret anywhere."""
     (tmp_path / "local").mkdir()
     here, there = make_project(tmp_path / "local", epochs=3, images=60), make_project(tmp_path, epochs=3, images=60)
     for folder in (here, there):
         params = folder / "params.yaml"
         params.write_text(params.read_text().replace("build: [digits-seed, digits-hyp]", "build: [digits-seed]"))
+    for name, value in OTHERS.items():
+        as_user.setenv(name, value)
+    heard: list[str] = []
     environment = dict(os.environ)  # that of a client of the servers
     with inside(here):
         for name in servers.tracking.settings():
@@ -246,7 +257,8 @@ def test_dvc_repro_against_the_servers_gives_the_bytes_of_a_local_build(
     for name, value in servers.tracking.settings(USER, PASSWORD).items():
         as_user.setenv(name, value)
     commit(there, "start")
-    subprocess.run(["dvc", "repro", "-q"], cwd=there, env=environment, check=True)
+    done = subprocess.run(["dvc", "repro"], cwd=there, env=environment, capture_output=True, text=True, check=True)
+    heard += [done.stdout, done.stderr]
     assert zoo_bytes(there, "digits-seed") == zoo_bytes(here, "digits-seed")
     assert not (there / "mlruns" / "mlflow.db").exists()
 
@@ -269,5 +281,44 @@ def test_dvc_repro_against_the_servers_gives_the_bytes_of_a_local_build(
             params.write_text(params.read_text().replace("finetune: {}", f"finetune: {section}"))
         code, said = run(*arguments)
         assert code == 0, said
+        heard.append(said)
+    as_user.setenv("MLFLOW_TRACKING_URI", servers.tracking.url.replace("//", f"//{USER}:{PASSWORD}@"))
+    for arguments in (
+        ["query", "nothing == 1"],
+        ["checkpoint", "0" * 16, "--epoch", "1"],
+        ["assemble", "--where", "zoo == 'nothing'", "--to", "zoos/none"],
+        ["assemble", "digits-hyp"],
+        ["train", "digits-hyp"],
+        ["import", "zoos", "--to", "nothing"],
+        ["verify", "nothing"],
+    ):
+        code, said = run(*arguments)
+        assert code == 1, arguments
+        heard.append(said)
+    commit(there, "built")
+    require_no_secret(there, servers, "\n".join(heard))
     counted = Counter(record.zoo for record in Registry().runs)
     assert counted.items() >= {"digits-seed": 5, "tuned": 2, "imported": 5}.items()
+
+
+def require_no_secret(project: Path, servers: Servers, heard: str) -> None:
+    """Look for every secret in all that a build left: what it said, files, git, runs in the database, artifacts on S3."""
+    secrets = [PASSWORD, servers.database.password, servers.objects.secret, servers.tracking.secret, *OTHERS.values()]
+    places = {"output": heard.encode()}
+    for file in project.rglob("*"):
+        if file.is_file():
+            places[str(file)] = file.read_bytes()
+    git = ["git", "cat-file", "--batch-all-objects", "--batch"]
+    places["git"] = subprocess.run(git, cwd=project, capture_output=True, check=True).stdout
+    rows = servers.database.run("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+    for (table,) in rows:
+        places[f"table {table}"] = repr(servers.database.run(f'SELECT t::text FROM "{table}" t')).encode()
+    client = servers.objects.client()
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="zoos"):
+        for entry in page["Contents"]:
+            places[entry["Key"]] = client.get_object(Bucket="zoos", Key=entry["Key"])["Body"].read()
+    assert len(places) > 100
+    assert {"git", "table tags", "table params", "table experiments"} <= places.keys()
+    assert [
+        (place, secret) for place, content in places.items() for secret in secrets if secret.encode() in content
+    ] == []

@@ -312,7 +312,7 @@ def repair(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is broken, and do nothing.")] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Read all that belongs to a zoo, and make again what is broken: images, runs, packed files. The rest stays."""
+    """Read all that belongs to a zoo, and make again what is broken: images, runs, packed files, DVC's copies."""
     from weightzoo.stages.repair import repair
 
     broken = repair(zoo, WORKSPACE, dry_run=dry_run, threads=threads)

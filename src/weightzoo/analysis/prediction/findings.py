@@ -44,7 +44,9 @@ class Findings:
         self._tables: dict[str, pd.DataFrame] = {}
         self._figures: list[Figure] = []
 
-    def score(self, rows: Sequence[Row], targets: Sequence[Target]) -> None:
+    def score(
+        self, rows: Sequence[Row], targets: Sequence[Target], on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
         """Predict each property by each row, and score that on test; for names, the majority class too.
 
         Raises:
@@ -52,8 +54,10 @@ class Findings:
         """
         if not targets:
             raise NotFoundError(f"no property of {self._zoo.name} varies in train and in test and is known of both")
-        for target in targets:
+        for number, target in enumerate(targets):
             problem = Problem.of(self._study, target)
+            if on_progress is not None:
+                on_progress(number, len(targets))
             for row in rows:
                 column = row.column and published(target.name, row.column, self._zoo.dataset_info.name)
                 self._add(problem, problem.read(row.predict(problem)), row.features, row.estimator, column)

@@ -59,7 +59,7 @@ def predict_properties(zoo: Zoo, context: Context) -> Result:
     if zoo.layout.size <= _RAW_AT_MOST and not context.quick:
         rows.insert(0, Row("W", "linear", Linear(study, ("raw",)), "W"))
     found = Findings(zoo, study, context)
-    found.score(rows, study.targets())
+    found.score(rows, study.targets(), context.on_progress)
     found.control(linear, boosting)
     summary = (
         f"{found.told(ACCURACY)}From weights of {len(np.unique(study.train.models)):,} models, tested on "
@@ -145,7 +145,8 @@ def predict_later_epochs(zoo: Zoo, context: Context) -> Result:
         raise NotFoundError(f"needs four kept epochs or more, the zoo {zoo.name} has {len(epochs)}")
     study = Study.of(zoo, epochs=epochs[:half], test_epochs=epochs[-half:])
     found = Findings(zoo, study, context)
-    found.score(_transferable(study, context), study.targets([each for each in TARGETS if each.column != "epoch"]))
+    targets = study.targets([target for target in TARGETS if target.column != "epoch"])
+    found.score(_transferable(study, context), targets, context.on_progress)
     summary = f"Fitted to epochs {epochs[0]} to {epochs[half - 1]}, tested on {epochs[-half]} to {epochs[-1]}. "
     return found.result(
         "later-epochs", "Late epochs predicted from early ones", summary + found.told(ACCURACY), _STATISTICS
@@ -180,7 +181,7 @@ def across(fitted: Zoo, tested: Zoo, context: Context) -> Result:
     epochs = [shared[place] for place in evenly(len(shared), count)]
     study = Study.of(fitted, tested, epochs=epochs)
     found = Findings(fitted, study, context)
-    found.score(_transferable(study, context), study.targets())
+    found.score(_transferable(study, context), study.targets(), context.on_progress)
     title = "Properties of another zoo"
     return found.result("another-zoo", title, f"Tested on {tested.name}. {found.told(ACCURACY)}", _STATISTICS)
 

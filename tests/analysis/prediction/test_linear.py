@@ -35,6 +35,15 @@ def test_lambda_is_chosen_on_val_and_test_is_not_looked_at():
     np.testing.assert_allclose(ridge(scaled, y.train, y.val)[1], best.predict(scaled.test), rtol=1e-4, atol=1e-4)
 
 
+def test_predictions_stay_in_the_range_of_train():
+    rng = np.random.default_rng(0)
+    features = Standardised.of(Splits(*(scale * rng.normal(size=(30, 2)) for scale in (0.1, 1.0, 1.0))))
+    truth = features.train[:, 0]
+    on_val, on_test = ridge(features, truth, 3 * features.val[:, 0])
+    for said in (on_val, on_test):
+        assert (said.min(), said.max()) == (truth.min(), truth.max())
+
+
 def test_scale_is_that_of_train():
     train = np.array([[1.0, 5.0, np.nan], [3.0, 5.0, 2.0], [5.0, 5.0, 4.0]])
     test = np.array([[3.0, 9.0, np.nan], [1e9, 5.0, 3.0]])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from weightzoo.analysis.bootstrap import bootstrap
 from weightzoo.analysis.prediction.estimators import Prediction, Problem
 from weightzoo.analysis.prediction.leaks import find_leaks
 from weightzoo.analysis.prediction.published import Column, published
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HEAD = {"R2", "accuracy"}  # the metric of each kind of property that is drawn, and that papers give
 _KEY = 6101
+DEALS, DEALS_QUICK = 10, 3  # of shuffled values
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,22 @@ class Findings:
                 )
 
     def control(self, *estimators: Callable[[Problem], Prediction]) -> None:
-        """Score accuracy, or the first property, with values dealt out at random; count the kin of tested models."""
+        """Score accuracy, or the first property, with values dealt out at random; count the kin of tested models.
+
+        Scores are means over several deals, and so are their intervals: a single one of few models is far from nothing
+        by chance.
+        """
         rng = np.random.default_rng([self._context.seed, _KEY])
-        targets = self._study.targets()
-        problem = Problem.of(self._study, targets[0]).shuffled(rng)
+        problem = Problem.of(self._study, self._study.targets()[0])
+        models = self._study.test.models[problem.masks.test]
+        deals = [problem.shuffled(rng) for _ in range(DEALS_QUICK if self._context.quick else DEALS)]
         for name, predict in zip(("linear", "boosting"), estimators, strict=False):
-            self._add(problem, problem.read(predict(problem)), "s(W)", f"{name}, values shuffled")
+            found = [self._estimates(deal, deal.truth.test, deal.read(predict(deal)), models) for deal in deals]
+            for metric in found[0]:
+                values = np.array([one[metric].value for one in found])
+                low, high = bootstrap(values, np.mean, rng)
+                how = "s(W)", f"{name}, values shuffled", len(np.unique(models))
+                self._scores.append(Score(problem.target.name, metric, float(values.mean()), low, high, *how))
         study = self._study
         kin = sum(len(find_leaks(part.zoo, study.test.zoo)) for part in (study.train, study.val))
         models = len(np.unique(study.test.models))

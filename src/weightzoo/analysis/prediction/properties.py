@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from weightzoo.zoo import Zoo
 
 EPOCHS, QUICK_EPOCHS = 11, 5  # how many are looked at: in zoos of 50 epochs 0, 5, ... 50, or 0, 12, 25, 38, 50
-SW, INVARIANT = "s(W)", "s(W) + invariants"
+SW, INVARIANT, SPECTRA = "s(W)", "s(W) + invariants", "spectra"
 STRONG = ("statistics", "invariant")
 NETWORKS, ROUNDS = 2, 20
 _RAW_AT_MOST = 4000  # entries of W: ridge regression on more takes more than a minute
@@ -27,6 +27,7 @@ _STATISTICS = (
     "Unterthiner et al. 2020, Predicting Neural Network Accuracy from Weights, arXiv 2002.11448",
     REFERENCE,
 )
+_SPECTRA = "Martin, Peng & Mahoney 2021, Predicting trends in the quality of state-of-the-art neural networks"
 _NETWORKS = (
     "Zhou et al. 2023, Permutation Equivariant Neural Functionals, arXiv 2302.14040",
     "Lim et al. 2023, Graph Metanetworks for Processing Diverse Neural Architectures, arXiv 2312.04501",
@@ -35,7 +36,7 @@ _NETWORKS = (
 
 
 def predict_properties(zoo: Zoo, context: Context) -> Result:
-    """Properties from W and s(W): the published protocol, boosted trees, and two controls.
+    """Properties from W, s(W) and spectra (WeightWatcher's metrics): linear and boosted, with two controls.
 
     States are those of `EPOCHS` epochs, evenly spread; accuracy and gap are those of the state's own epoch. Models are
     split by configuration, so that those tested on have hyperparameters that no model of train has. Ridge regression
@@ -56,6 +57,8 @@ def predict_properties(zoo: Zoo, context: Context) -> Result:
         Row(SW, "boosting", boosting),
         Row(INVARIANT, "boosting", Boosting(study, STRONG, context.seed, ranks=True, quick=context.quick)),
     ]
+    if not context.quick:
+        rows.append(Row(SPECTRA, "boosting", Boosting(study, ("spectral",), context.seed)))
     if zoo.layout.size <= _RAW_AT_MOST and not context.quick:
         rows.insert(0, Row("W", "linear", Linear(study, ("raw",)), "W"))
     found = Findings(zoo, study, context)
@@ -66,7 +69,9 @@ def predict_properties(zoo: Zoo, context: Context) -> Result:
         f"{len(np.unique(study.test.models)):,} of configurations that none of them has; values dealt out at random "
         f"score {found.chance}."
     )
-    return found.result("properties", "Properties predicted from statistics of weights", summary, _STATISTICS)
+    return found.result(
+        "properties", "Properties predicted from statistics of weights", summary, (*_STATISTICS, _SPECTRA)
+    )
 
 
 def predict_with_networks(zoo: Zoo, context: Context) -> Result:

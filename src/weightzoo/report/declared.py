@@ -262,7 +262,9 @@ def _label(column: str) -> str:
 
 def _legend(axes: Axes, names: list[str], inches: float) -> None:
     """Below the axes of a panel so many inches high."""
-    longest = max(map(len, names), default=0)
+    if not names:
+        return
+    longest = max(map(len, names))
     axes.legend(
         loc="upper center",
         bbox_to_anchor=(0.46, -0.31 / (inches - 0.9)),

@@ -1,4 +1,5 @@
-# Everything runs in .venv, made from pyproject.toml and .constraints.txt. `make help` lists the targets.
+# Everything runs in .venv, made from pyproject.toml, .constraints.txt (exact versions) and .requirements.txt (hashes of
+# what is fetched). `make help` lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,11 +16,12 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## make .venv and install weightzoo into it
 
-$(INSTALLED): pyproject.toml .constraints.txt
+$(INSTALLED): pyproject.toml .constraints.txt .requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "weightzoo needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 	@echo "installing into $(VENV) (a few minutes, mostly PyTorch)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes --no-deps --requirement .requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-compile --constraint .constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -1,7 +1,9 @@
 """The public names of `weightzoo`."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +35,20 @@ def test_names_load_only_what_they_need(code, absent):
     code += f"; import sys; print(sorted({absent!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ROOT = Path(__file__).parent.parent
+OF_TORCH = ("torch", "triton", "nvidia-", "cuda-")  # which pip takes without a hash
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = [line.split() for line in path.read_text().splitlines() if "==" in line and not line.startswith("#")]
+    found = [words[0].split("==") for words in lines]
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_every_package_has_one_version_and_hashes():
+    exact, hashed = pins(ROOT / ".constraints.txt"), pins(ROOT / ".requirements.txt")
+    assert {name: version for name, version in exact.items() if not name.startswith(OF_TORCH)} == hashed
+    blocks = re.split(r"\n(?=\w)", (ROOT / ".requirements.txt").read_text())
+    assert all("--hash=sha256:" in block for block in blocks if not block.startswith("#"))

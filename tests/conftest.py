@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.servers import SeaweedFS, require
+from tests.servers import PostgreSQL, SeaweedFS, require
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,6 +108,28 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     connect(f"sqlite:///{made}")
     shutil.copy(made, database)
     return database
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server whose database `mlflow` has MLflow's tables, empty, to be copied by `create`."""
+    from weightzoo.connection import connect
+
+    require(PostgreSQL)
+    with PostgreSQL() as server:
+        connect(server.uri).search_experiments()
+        forget(server.uri)
+        yield server
+        server.kill()  # nothing of it is kept
+
+
+def forget(uri: str) -> None:
+    """Close MLflow's connections to a database of this process."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    engine = SqlAlchemyStore._engine_map.get(uri)
+    if engine is not None:
+        engine.dispose()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from weightzoo.errors import FormatError, MissingError, NotFoundError, QueryErro
 from weightzoo.execution import train_zoo
 from weightzoo.population import population
 from weightzoo.registry import FIELDS, Registry, Selection
+from weightzoo.tracking import Addition
 from weightzoo.zoo import Zoo
 
 DATA = support.image_data()
@@ -336,7 +337,7 @@ def test_of_two_runs_of_a_member_the_newest_is_used_and_reported(trained, copy, 
     old = Registry(uri(copy)).query("zoo == 'grid'").runs[0]
     member = next(one for one in population(support.zoo_spec(), DATA.content_hash).ask() if one.id == old.member)
     zoo = store.zoo("grid")
-    again = zoo.create(member, "drift", 1)
+    (again,) = zoo.create([member], "drift", 1)
     files = {
         str(f.relative_to(artifacts(copy, old))): f.read_bytes()
         for f in artifacts(copy, old).rglob("*.*")
@@ -346,7 +347,7 @@ def test_of_two_runs_of_a_member_the_newest_is_used_and_reported(trained, copy, 
     tags = {"last_epoch": "6", "status": old.status}
     if old.diverged_epoch is not None:
         tags["diverged_epoch"] = str(old.diverged_epoch)
-    zoo.log(again, [], tags=tags, describe=member)
+    zoo.log([Addition(again, tags=tags, describe=member)])
     zoo.end(again, int(old.ended.timestamp() * 1000) + 10_000)
     registry = Registry(uri(copy))
     with caplog.at_level(logging.WARNING, "weightzoo"):

@@ -22,7 +22,7 @@ from weightzoo.connection import connect, default_tracking_uri, local_artifacts
 from weightzoo.errors import MissingError, NotFoundError, SpecError, TrackingError
 from weightzoo.execution import train_zoo
 from weightzoo.population import population
-from weightzoo.tracking import RunStore, ZooRuns, parameters, run_name
+from weightzoo.tracking import Addition, RunStore, ZooRuns, parameters, run_name
 
 LAYOUT = architecture("cnn-s", (1, 28, 28), 3).layout
 
@@ -214,13 +214,13 @@ def test_a_point_that_is_logged_twice_is_there_once(folder):
 
     runs: ZooRuns = store(folder).zoo("z")
     member = population(zoo_spec(), image_data().content_hash).ask()[0]
-    run_id = runs.create(member, "drift", 1)
+    (run_id,) = runs.create([member], "drift", 1)
     points = [Point(name, value, 3, 1234567890123) for name, value in (("a", 0.1), ("b", float("nan")))]
     for _ in range(2):
-        runs.log(run_id, points, tags={"last_epoch": "3"}, describe=member)
+        runs.log([Addition(run_id, points, {"last_epoch": "3"}, member)])
     for name in "ab":
         assert len(runs.store.client.get_metric_history(run_id, name)) == 1
-    runs.log(run_id, [*points, Point("a", 0.2, 4, 1234567890124)])
+    runs.log([Addition(run_id, [*points, Point("a", 0.2, 4, 1234567890124)])])
     assert [point.step for point in runs.store.client.get_metric_history(run_id, "a")] == [3, 4]
 
 
@@ -228,8 +228,8 @@ def test_more_points_than_mlflow_takes_at_once(folder):
     from weightzoo.tracking import Point
 
     runs = store(folder).zoo("z")
-    run_id = runs.create(population(zoo_spec(), image_data().content_hash).ask()[0], "drift", 1)
-    runs.log(run_id, [Point("a", epoch / 7, epoch, 1) for epoch in range(2100)])
+    (run_id,) = runs.create([population(zoo_spec(), image_data().content_hash).ask()[0]], "drift", 1)
+    runs.log([Addition(run_id, [Point("a", epoch / 7, epoch, 1) for epoch in range(2100)])])
     assert len(runs.store.client.get_metric_history(run_id, "a")) == 2100
 
 

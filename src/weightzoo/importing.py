@@ -10,7 +10,7 @@ import gc
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,7 +34,9 @@ from weightzoo.tracking import FinishedRun, KnownRun, Point, RunStore, ZooRuns
 from weightzoo.version import code_version
 from weightzoo.workers import in_order, worth_it
 
-_SECONDS = 0.05  # that recording a small CNN with 51 checkpoints takes
+_SECONDS = 0.02  # that recording a small CNN with 51 checkpoints takes
+_TOGETHER = 16  # models that are in memory at a time, and recorded together;
+_TOGETHER_PARAMETERS = 200_000  # and parameters of all of them
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ def _outcomes(source: Source, runs: ZooRuns, known: Mapping[str, list[KnownRun]]
         for one in source.models
     ]
     unfinished = sum(not _is_recorded(task) for task in tasks)
-    yield from in_order(_record, tasks, workers=worth_it(workers, unfinished, _SECONDS))
+    size = max(1, min(_TOGETHER, _TOGETHER_PARAMETERS // architecture.layout.size)) if architecture else 1
+    together = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+    for outcomes in in_order(_record, together, workers=worth_it(workers, unfinished, _SECONDS)):
+        yield from outcomes
 
 
 def _first_architecture(source: Source) -> Architecture | None:
@@ -131,23 +136,33 @@ def _runs(uri: str, artifact_root: str | None, zoo: str) -> ZooRuns:
     return runs
 
 
-def _record(task: _Task) -> _Outcome:
+def _record(tasks: Sequence[_Task]) -> list[_Outcome]:
+    """Record some models together."""
+    outcomes = [_outcome(task) for task in tasks]
+    new = [(task, model) for task, (_, model) in zip(tasks, outcomes, strict=True) if model is not None]
+    if new:
+        runs = _runs(tasks[0].uri, tasks[0].artifact_root, tasks[0].zoo)
+        for task, _ in new:
+            for former in task.known:
+                runs.delete(former)
+        runs.record([as_run(model) for _, model in new])
+    return [outcome for outcome, _ in outcomes]
+
+
+def _outcome(task: _Task) -> tuple[_Outcome, PublishedModel | None]:
+    """What becomes of a model, and the model itself if it is to be recorded."""
     identity = task.model.identity
     if _is_recorded(task):
-        return _Outcome(identity.member, False, ())
+        return _Outcome(identity.member, False, ()), None
     read = read_one(task.model)
     if isinstance(read, PublishedModel) and task.architecture is not None:
         read = of_architecture(read, task.architecture)
     if isinstance(read, Remark):
-        return _Outcome(None, False, (read,))
+        return _Outcome(None, False, (read,)), None
     remarks = tuple(remarks_on(read))
     if any(run.ended and not run.damaged and run.digest == read.digest for run in task.known):
-        return _Outcome(identity.member, False, remarks)
-    runs = _runs(task.uri, task.artifact_root, task.zoo)
-    for former in task.known:
-        runs.delete(former)
-    runs.record(as_run(read))
-    return _Outcome(identity.member, True, remarks)
+        return _Outcome(identity.member, False, remarks), None
+    return _Outcome(identity.member, True, remarks), read
 
 
 def as_run(model: PublishedModel) -> FinishedRun:

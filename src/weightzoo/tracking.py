@@ -1,9 +1,9 @@
 """MLflow runs, one a member: making them, logging to them, finding, reading and deleting them.
 
-Only `MlflowClient`'s public calls are used, and few of them, since each costs milliseconds whatever it carries: a run
-is made with its tags, gets its parameters with its first metrics, and its last tags with its last metrics. All of it
-may be done twice without harm: MLflow drops a parameter, tag or metric point that it has already, so that work that was
-cut off is simply done again.
+Runs are written many at a time where `weightzoo.bulk` knows the database. Elsewhere only `MlflowClient`'s public calls
+are used, and few of them, since each costs milliseconds whatever it carries: a run is made with its tags, gets its
+parameters with its first metrics, and its last tags with its last metrics. All of it may be done twice without harm: a
+parameter, tag or metric point that is there already is dropped, so that work that was cut off is simply done again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ import numpy as np
 
 from weightzoo import checkpoints
 from weightzoo.artifacts import ArtifactStore, RunArtifacts, folder_bytes
+from weightzoo.bulk import CONTEXT, BulkWriter, Change, NewRun, Point, artifact_uri, dataset_source
 from weightzoo.connection import (
     ARTIFACTS_FOLDER,
     BUSY_SECONDS,
@@ -33,6 +34,7 @@ from weightzoo.connection import (
     sqlite_path,
     tracking_errors,
 )
+from weightzoo.database import open_database
 from weightzoo.errors import NotFoundError, SpecError, TrackingError
 from weightzoo.members import ENDED, ID_LENGTH, STATUSES, TRAINING, Member
 from weightzoo.patience import Patience
@@ -45,23 +47,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Experiment, Run
 
-__all__ = ["FinishedRun", "KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
+__all__ = ["Addition", "FinishedRun", "KnownRun", "Point", "RunStore", "ZooRuns", "default_tracking_uri"]
 
 METRICS_A_CALL = 1000  # MLflow refuses more
 WRITERS = 8  # at once, where a network lies between
+BATCH = 64  # runs that are written together
 _TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # not a chat application, which its UI assumes
 _PAGE = 10_000
 _NAME = re.compile(r"\w[\w.-]*")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One metric of one epoch; the time is in milliseconds since 1970."""
-
-    name: str
-    value: float
-    epoch: int
-    time_ms: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +107,21 @@ class FinishedRun:
     dataset: tuple[str, str] | None = None  # name and content hash of the images, if the hash is known
 
 
+@dataclass(frozen=True)
+class Addition:
+    """What is added to a run: metric points, then tags, then its end.
+
+    With `describe` also this member's parameters and data set, which come with the first points rather than by calls of
+    their own, which would cost a quarter more in all.
+    """
+
+    run_id: str
+    points: Sequence[Point] = ()
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])  # without our prefix
+    describe: Member | None = None
+    ended_ms: int | None = None
+
+
 class RunStore:
     """A tracking store. Opened when first used; the default is `MLFLOW_TRACKING_URI` or `mlruns/mlflow.db`.
 
@@ -144,6 +152,27 @@ class RunStore:
             TrackingError: the store can't be opened.
         """
         return connect(self.uri, self.patience)
+
+    @cached_property
+    def bulk(self) -> BulkWriter | None:
+        """What writes many runs at a time; None if that goes through MLflow's public calls alone.
+
+        Raises:
+            TrackingError: the store can't be opened.
+        """
+        _ = self.client  # makes the database if it is not there
+        with tracking_errors(self.uri):
+            database = open_database(self.uri)
+        if database is None:
+            return None
+        if sqlite_path(self.uri) is not None:
+            return BulkWriter(database)
+        return BulkWriter(database, lambda work: self.patience.insist(self.uri, lambda _: work()))
+
+    @property
+    def batch(self) -> int:
+        """How many runs are best written together."""
+        return 1 if self.bulk is None else BATCH
 
     @property
     def writers(self) -> int:
@@ -304,42 +333,29 @@ class ZooRuns:
             own.sort(key=lambda run: not run.ended)
         return runs
 
-    def create(self, member: Member, engine: str, time_ms: int) -> str:
-        """Make the run of a member whose training starts; its id."""
-        with tracking_errors(self.store.uri):
-            tags = self._tags(member, engine)
-            run = self.store.client.create_run(self.experiment_id, time_ms, tags, run_name=run_name(member))
-            self._artifacts[run.info.run_id] = self.store.artifacts(run)
-        return run.info.run_id
+    def create(self, members: Sequence[Member], engine: str, time_ms: int) -> list[str]:
+        """Make the runs of members whose training starts; their ids."""
+        new = [NewRun(self.experiment_id, self.artifact_location, run_name(member), time_ms) for member in members]
+        tags = [self._tags(member, engine) for member in members]
+        return self._write([Change(None, one, tags=own) for one, own in zip(new, tags, strict=True)])
 
-    def record(self, run: FinishedRun) -> str:
-        """Make a run with all that belongs to it; its id. Killed in between, it leaves a run that has not ended.
+    def record(self, runs: Sequence[FinishedRun]) -> list[str]:
+        """Make runs with all that belongs to them; their ids.
 
-        Three calls are the fewest that MLflow needs: twenty runs a second and process in SQLite.
+        Killed in between, it leaves runs that have not ended if there are artifacts to store, and none otherwise: no
+        artifact lies where no run leads to it.
         """
-        from mlflow.entities import Metric, Param, RunTag
-
-        tags = {TAG + "zoo": self.name} | {TAG + name: value for name, value in run.tags.items()}
-        with tracking_errors(self.store.uri):
-            client = self.store.client
-            made = client.create_run(self.experiment_id, run.started_ms, tags, run_name=run.name)
-            run_id: str = made.info.run_id
-            self._artifacts[run_id] = self.store.artifacts(made)
-        for name, content in run.files:
-            self.put(run_id, {name: content})
-        size = self.artifact_bytes(run_id)
-        metrics = [Metric(point.name, point.value, point.time_ms, point.epoch) for point in run.points]
-        with tracking_errors(self.store.uri):
-            if run.dataset is not None:
-                client.log_inputs(run_id, [_dataset_input(*run.dataset)])
-            while len(metrics) > METRICS_A_CALL:
-                client.log_batch(run_id, metrics=metrics[:METRICS_A_CALL])
-                metrics = metrics[METRICS_A_CALL:]
-            params = [Param(name, value) for name, value in run.params.items()]
-            late = [] if size is None else [RunTag(f"{TAG}artifact_bytes", str(size))]
-            client.log_batch(run_id, metrics=metrics, params=params, tags=late)
-        self.end(run_id, run.ended_ms)
-        return run_id
+        changes = [self._whole(run) for run in runs]
+        if not any(run.files for run in runs):
+            return self._write(changes)
+        ids = self._write([Change(None, change.new, tags=change.tags) for change in changes])
+        for run_id, run in zip(ids, runs, strict=True):
+            for name, content in run.files:
+                self.put(run_id, {name: content})
+        sizes = [self.artifact_bytes(run_id) for run_id in ids]
+        late = [{} if size is None else {f"{TAG}artifact_bytes": str(size)} for size in sizes]
+        rest = zip(ids, changes, late, strict=True)
+        return self._write([replace(change, run_id=run_id, new=None, tags=tags) for run_id, change, tags in rest])
 
     def take_over(self, run: KnownRun, member: Member, engine: str) -> str:
         """Go on with the run of an interrupted training; its id."""
@@ -353,42 +369,21 @@ class ZooRuns:
             self.store.client.log_batch(run.run_id, tags=tags)
         return run.run_id
 
-    def log(
-        self,
-        run_id: str,
-        points: Sequence[Point],
-        *,
-        tags: Mapping[str, str] | None = None,
-        describe: Member | None = None,
-    ) -> None:
-        """Add metric points, then tags; with `describe` also this member's parameters and data set.
-
-        These come with the first points rather than by calls of their own, which would cost a quarter more in all.
-        """
-        from mlflow.entities import Metric, Param, RunTag
-
-        entities = [Metric(point.name, point.value, point.time_ms, point.epoch) for point in points]
-        own_tags = [RunTag(TAG + name, value) for name, value in (tags or {}).items()]
-        params = [Param(name, value) for name, value in parameters(describe).items()] if describe else []
-        with tracking_errors(self.store.uri):
-            if describe is not None:
-                self._log_dataset(run_id, describe)
-            while len(entities) > METRICS_A_CALL:
-                self.store.client.log_batch(run_id, metrics=entities[:METRICS_A_CALL])
-                entities = entities[METRICS_A_CALL:]
-            self.store.client.log_batch(run_id, metrics=entities, params=params, tags=own_tags)
-
-    def _log_dataset(self, run_id: str, member: Member) -> None:
-        """Of two writers that make the experiment's entry of its data set at once one fails; then it is there."""
-        from mlflow.exceptions import MlflowException
-
-        data = [_dataset_input(member.dataset, member.dataset_hash)]
-        try:
-            self.store.client.log_inputs(run_id, data)
-        except MlflowException as error:
-            if "unique constraint" not in str(error).lower():
-                raise
-            self.store.client.log_inputs(run_id, data)
+    def log(self, additions: Sequence[Addition]) -> None:
+        """Add to runs."""
+        self._write(
+            [
+                Change(
+                    one.run_id,
+                    points=one.points,
+                    params=parameters(one.describe) if one.describe else {},
+                    tags={TAG + name: value for name, value in one.tags.items()},
+                    dataset=(one.describe.dataset, one.describe.dataset_hash) if one.describe else None,
+                    ended_ms=one.ended_ms,
+                )
+                for one in additions
+            ]
+        )
 
     def put(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Store artifacts by their path within the run; each is there whole or not at all."""
@@ -421,6 +416,62 @@ class ZooRuns:
             if run.artifacts is not None and run.artifacts.parent.name == run.run_id:
                 shutil.rmtree(run.artifacts.parent, ignore_errors=True)
         self.store.artifact_store.delete(run.run_id, run.artifact_uri)
+
+    def _whole(self, run: FinishedRun) -> Change:
+        tags = {TAG + name: value for name, value in ({"zoo": self.name} | dict(run.tags)).items()}
+        new = NewRun(self.experiment_id, self.artifact_location, run.name, run.started_ms)
+        return Change(None, new, run.points, run.params, tags, run.dataset, run.ended_ms)
+
+    def _write(self, changes: Sequence[Change]) -> list[str]:
+        """All together where that is possible; otherwise each by itself, in their order or several at once."""
+        bulk = self.store.bulk
+        if bulk is not None and all(change.plain for change in changes):
+            with tracking_errors(self.store.uri):
+                ids = bulk.write(changes)
+                for run_id, change in zip(ids, changes, strict=True):
+                    if change.new is not None:
+                        uri = artifact_uri(change.new.artifact_location, run_id)
+                        self._artifacts[run_id] = self.store.artifact_store.of(run_id, uri)
+            return ids
+        with tracking_errors(self.store.uri):
+            return [self._write_publicly(change) for change in changes]
+
+    def _write_publicly(self, change: Change) -> str:
+        """By MLflow's public calls: three are the fewest, twenty runs a second and process in SQLite."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        client, run_id, tags = self.store.client, change.run_id, change.tags
+        if change.new is not None:
+            new = change.new
+            made = client.create_run(new.experiment_id, new.started_ms, dict(tags), run_name=new.name)
+            run_id, tags = made.info.run_id, dict[str, str]()
+            self._artifacts[made.info.run_id] = self.store.artifacts(made)
+        assert run_id is not None
+        if change.dataset is not None:
+            self._log_dataset(run_id, change.dataset)
+        metrics = [Metric(point.name, point.value, point.time_ms, point.epoch) for point in change.points]
+        while len(metrics) > METRICS_A_CALL:
+            client.log_batch(run_id, metrics=metrics[:METRICS_A_CALL])
+            metrics = metrics[METRICS_A_CALL:]
+        params = [Param(name, value) for name, value in change.params.items()]
+        if metrics or params or tags:
+            late = [RunTag(name, value) for name, value in tags.items()]
+            client.log_batch(run_id, metrics=metrics, params=params, tags=late)
+        if change.ended_ms is not None:
+            client.set_terminated(run_id, "FINISHED", change.ended_ms)
+        return run_id
+
+    def _log_dataset(self, run_id: str, dataset: tuple[str, str]) -> None:
+        """Of two writers that make the experiment's entry of its data set at once one fails; then it is there."""
+        from mlflow.exceptions import MlflowException
+
+        data = [_dataset_input(*dataset)]
+        try:
+            self.store.client.log_inputs(run_id, data)
+        except MlflowException as error:
+            if "unique constraint" not in str(error).lower():
+                raise
+            self.store.client.log_inputs(run_id, data)
 
     def _known(self, run: Run, object_bytes: int | None) -> KnownRun | None:
         tags: dict[str, str] = run.data.tags
@@ -531,5 +582,5 @@ def _settings(method: Sparsification | None) -> dict[str, str]:
 def _dataset_input(name: str, content_hash: str) -> DatasetInput:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(name=name, digest=content_hash, source_type="local", source=json.dumps({"name": name}))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    dataset = Dataset(name=name, digest=content_hash, source_type="local", source=dataset_source(name))
+    return DatasetInput(dataset, [InputTag(*CONTEXT)])

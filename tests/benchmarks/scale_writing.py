@@ -63,7 +63,7 @@ def _write(uri: str, number: int, each: int, together: Barrier) -> None:
             work = list(finished_runs(each))
             together.wait()
             for run in work:
-                runs.record(run)
+                runs.record([run])
             together.wait()
         except BaseException:
             together.abort()

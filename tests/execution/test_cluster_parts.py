@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.execution.support import DriftEngine, image_data, store, train, zoo_spec
 from tests.execution.test_resume import check_same_as
 from weightzoo.architectures import architecture
-from weightzoo.errors import ClusterError
+from weightzoo.errors import ClusterError, FormatError
 from weightzoo.execution.build import Engines, usable_runs
 from weightzoo.execution.cluster.connection import connected
 from weightzoo.execution.cluster.sizing import Backlog, Node, share
@@ -69,7 +70,10 @@ def order(folder: Path, attempt: str) -> Order:
 
 
 def test_of_two_attempts_at_once_one_counts(folder, undisturbed):
-    """A node was given up but lives: its attempt goes on beside the one that took its place, and both come to an end."""
+    """A node was given up but lives: its attempt goes on beside the one that took its place, and both come to an end.
+
+    Its own end is an error if what it had saved was taken over.
+    """
     given_up = record_members(order(folder, "first"), image_data())
     for _ in range(4):
         next(given_up)
@@ -79,7 +83,8 @@ def test_of_two_attempts_at_once_one_counts(folder, undisturbed):
     assert not any(run.ended for own in runs.known().values() for run in own)
     for prepared in recorded.runs.values():
         runs.end(prepared.run_id, prepared.ended_ms)
-    list(given_up)
+    with contextlib.suppress(FormatError):
+        list(given_up)
     train(folder, zoo_spec(), engine := DriftEngine())
     assert not {member for _, member in engine.trained} & set(recorded.runs)
     check_same_as(folder, undisturbed["grid"])

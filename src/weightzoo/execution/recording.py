@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,9 +22,12 @@ from weightzoo.checkpoints import FOLDERS, METRICS, METRICS_FILE, SPARSE_METRICS
 from weightzoo.connection import tracking_errors
 from weightzoo.execution.snapshot import Epoch, Snapshot
 from weightzoo.layout import Layout
-from weightzoo.members import Cohort
-from weightzoo.tracking import KnownRun, Point, ZooRuns
+from weightzoo.members import Cohort, Member
+from weightzoo.tracking import Addition, KnownRun, Point, ZooRuns
 from weightzoo.training.protocol import TrainState
+
+T = TypeVar("T")
+Saved = Callable[[int, Sequence[int], str], np.ndarray]  # see `Snapshot.trajectories`
 
 
 @dataclass(frozen=True)
@@ -73,17 +77,18 @@ class Recorder:
         """Make the runs, so that they can be seen from the start."""
         now, engine = _now_ms(), self._snapshot.identity.engine
         members = self._cohort.members
+        to_make = [row for row in range(len(members)) if row not in self._run_ids]
+        to_make = [row for row in to_make if members[row].id not in self._ended]
 
-        def make(row: int) -> None:
-            known = self._known.get(members[row].id)
-            self._run_ids[row] = (
-                self._runs.create(members[row], engine, now)
-                if known is None
-                else self._runs.take_over(known, members[row], engine)
-            )
+        def make(rows: Sequence[int]) -> None:
+            made = self._runs.create([members[row] for row in rows], engine, now)
+            self._run_ids |= dict(zip(rows, made, strict=True))
 
-        to_make = (row for row in range(len(members)) if row not in self._run_ids)
-        self._each(make, [row for row in to_make if members[row].id not in self._ended])
+        def take_over(row: int) -> None:
+            self._run_ids[row] = self._runs.take_over(self._known[members[row].id], members[row], engine)
+
+        self._each(take_over, [row for row in to_make if members[row].id in self._known])
+        self._each(make, self._together(row for row in to_make if members[row].id not in self._known))
 
     def append(self, epochs: Sequence[Epoch], state: TrainState, rows: np.ndarray, *, log_now: bool = False) -> None:
         """Save newly trained epochs, and log them if that is wanted or the last time was long enough ago."""
@@ -106,14 +111,23 @@ class Recorder:
         self.begin()
         whole = _gather(list(self._snapshot.epochs()), len(self._cohort))
         first_unlogged = self._unlogged[0].epoch if self._unlogged else len(whole.times)
-        self._each(lambda row: self._finish_member(row, whole, first_unlogged), sorted(self._run_ids))
+
+        def finish(rows: Sequence[int]) -> None:
+            with self._snapshot.trajectories() as read:
+                endings = [self._ending(row, whole, first_unlogged, read) for row in rows]
+            self._runs.log([ending for ending, _ in endings])
+            for row, (_, digest) in zip(rows, endings, strict=True):
+                self._on_recorded(self._cohort.members[row].id, digest)
+
+        self._each(finish, self._together(self._run_ids))
         self._snapshot.discard()
 
     def fail(self) -> None:
         """Mark the runs as failed: the engine broke. Training them again goes on from the snapshot."""
         self._each(lambda row: self._runs.end(self._run_ids[row], _now_ms(), failed=True), sorted(self._run_ids))
 
-    def _finish_member(self, row: int, whole: _Trajectory, first_unlogged: int) -> None:
+    def _ending(self, row: int, whole: _Trajectory, first_unlogged: int, read: Saved) -> tuple[Addition, str]:
+        """What is left to log of a member, whose last artifacts are stored; and the digest of what was measured."""
         member, run_id = self._cohort.members[row], self._run_ids[row]
         last = int(np.flatnonzero(whole.trained[:, row])[-1])
         epochs = np.arange(last + 1, dtype=np.int32)
@@ -133,12 +147,13 @@ class Recorder:
         files = {METRICS_FILE: encoded}
         if rest:
             for kind in self._kinds:
-                files |= self._encode_part(row, rest, self._snapshot.trajectory(row, rest, kind), kind)
+                files |= self._encode_part(row, rest, read(row, rest, kind), kind)
         self._runs.put(run_id, files)
+        times = whole.times.tolist()
         points = [
-            Point(name, float(metrics.values[name][epoch]), int(epoch), int(whole.times[epoch]))
-            for epoch in epochs[first_unlogged:]
-            for name in metrics.values
+            Point(name, value, epoch, times[epoch])
+            for name, values in metrics.values.items()
+            for epoch, value in enumerate(values[first_unlogged:].tolist(), start=first_unlogged)
         ]
         best = metrics.best_epoch
         end = {
@@ -159,30 +174,31 @@ class Recorder:
             tags |= {"status": "diverged", "diverged_epoch": str(int(diverged[0]))}
         else:
             tags["status"] = "finished" if last == member.protocol.epochs else "pruned"
-        self._log(row, points, tags)
-        self._runs.end(run_id, _now_ms())
-        self._on_recorded(member.id, digest)
+        return Addition(run_id, points, tags, self._undescribed(row), ended_ms=_now_ms()), digest
 
     def _log_live(self) -> None:
-        def log(row: int) -> None:
-            points: list[Point] = []
-            for epoch in self._unlogged:
-                position = np.flatnonzero(epoch.rows == row)
-                if len(position):
-                    values = epoch_metrics(epoch)
-                    points += [
-                        Point(name, float(own[position[0]]), epoch.epoch, epoch.time_ms) for name, own in values.items()
-                    ]
-            if points:
-                self._log(row, points)
+        points: dict[int, list[Point]] = {row: [] for row in self._run_ids}
+        for epoch in self._unlogged:
+            for name, values in epoch_metrics(epoch).items():
+                for row, value in zip(epoch.rows.tolist(), values.tolist(), strict=True):
+                    if row in points:
+                        points[row].append(Point(name, value, epoch.epoch, epoch.time_ms))
 
-        self._each(log, sorted(self._run_ids))
+        def log(rows: Sequence[int]) -> None:
+            self._runs.log([Addition(self._run_ids[row], points[row], describe=self._undescribed(row)) for row in rows])
+            self._described |= {*rows}
+
+        self._each(log, self._together(row for row in points if points[row]))
         self._unlogged = []
 
-    def _log(self, row: int, points: Sequence[Point], tags: Mapping[str, str] | None = None) -> None:
-        describe = None if row in self._described else self._cohort.members[row]
-        self._runs.log(self._run_ids[row], points, tags=tags, describe=describe)
-        self._described.add(row)
+    def _undescribed(self, row: int) -> Member | None:
+        """The member whose parameters are to be logged, unless its run has them."""
+        return None if row in self._described else self._cohort.members[row]
+
+    def _together(self, rows: Iterable[int]) -> list[list[int]]:
+        """Rows in the groups that the store takes best."""
+        ordered, size = sorted(rows), self._runs.store.batch
+        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
     def _parts(self, after: int, until: int) -> list[tuple[int, ...]]:
         """The full checkpoint files whose last epoch is behind `after`, and not behind `until`."""
@@ -215,23 +231,24 @@ class Recorder:
                 for epoch in own:
                     one = in_memory.get(epoch)
                     if one is None:
-                        values.append(self._snapshot.trajectory(row, [epoch], kind)[0])
+                        values.append(read(row, [epoch], kind)[0])
                     else:
                         values.append(one.kept[kind][int(np.flatnonzero(one.rows == row)[0])])
                 self._runs.put(self._run_ids[row], self._encode_part(row, own, np.stack(values), kind))
 
-        self._each(put, sorted(self._run_ids))
+        with self._snapshot.trajectories() as read:
+            self._each(put, sorted(self._run_ids))
 
-    def _each(self, work: Callable[[int], None], rows: Sequence[int]) -> None:
-        """Do it for every row, at once as far as the store takes it; after an error no row is begun."""
-        at_once = min(self._runs.store.writers, len(rows))
+    def _each(self, work: Callable[[T], None], items: Sequence[T]) -> None:
+        """Do it for every row, or group, at once as far as the store takes it; after an error none is begun."""
+        at_once = min(self._runs.store.writers, len(items))
         if at_once <= 1:
-            for row in rows:
-                work(row)
+            for item in items:
+                work(item)
             return
         with ThreadPoolExecutor(at_once, thread_name_prefix="weightzoo-writer") as pool:
             try:
-                for done in [pool.submit(work, row) for row in rows]:
+                for done in [pool.submit(work, item) for item in items]:
                     done.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -13,10 +13,11 @@ training that is taken up again logs the same points with the same time stamps, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Identity:
 
 
 class Snapshot:
-    """The saved part of a shard's training: grows by `append`, is read back by `epochs`."""
+    """The saved part of a shard's training: grows by `append`, is read back by `epochs` and `trajectories`."""
 
     def __init__(self, folder: Path, identity: Identity):
         self.folder, self.identity = folder, identity
@@ -103,24 +104,40 @@ class Snapshot:
         self._files, self._last = files, epochs[-1].epoch
 
     def epochs(self) -> Iterator[Epoch]:
-        """The saved epochs in order, without their weights."""
-        for entry in self._files:
-            yield from _read_epochs(self.folder / entry["name"])
+        """The saved epochs in order, without their weights.
 
-    def trajectory(self, row: int, epochs: Sequence[int], kind: str = "weights") -> np.ndarray:
-        """The saved weights of one member at these epochs, ascending: float32 `[len(epochs), P]`, read row by row.
-
-        `kind` may ask for what else is kept of an epoch.
+        Raises:
+            FormatError: a file is gone, since another attempt at the same training took the snapshot over.
         """
-        wanted = set(epochs)
-        found: list[np.ndarray] = []
         for entry in self._files:
-            with safe_open(self.folder / entry["name"], framework="numpy") as file:
+            try:
+                yield from _read_epochs(self.folder / entry["name"])
+            except FileNotFoundError:
+                raise FormatError(f"{self.folder}: another process has taken this snapshot over") from None
+
+    @contextlib.contextmanager
+    def trajectories(self) -> Generator[Callable[[int, Sequence[int], str], np.ndarray]]:
+        """What reads the saved weights of one member at some epochs, ascending: float32 `[len(epochs), P]`.
+
+        It is told the row, the epochs, and what is kept of them that is wanted, such as `weights`. The files are opened
+        once for all that is read of them.
+        """
+        with contextlib.ExitStack() as opened:
+            saved: dict[int, tuple[Any, dict[int, int]]] = {}  # epoch -> its file, and the position of each row
+            for entry in self._files:
+                file: Any = opened.enter_context(safe_open(self.folder / entry["name"], framework="numpy"))
                 for epoch, _, _ in json.loads(file.metadata()["weightzoo"]):
-                    if epoch in wanted:
-                        position = int(np.flatnonzero(file.get_tensor(f"{epoch}.rows") == row)[0])
-                        found.append(file.get_slice(f"{epoch}.{kind}")[position : position + 1])
-        return np.concatenate(found)
+                    rows = file.get_tensor(f"{epoch}.rows").tolist()
+                    saved[epoch] = file, {row: position for position, row in enumerate(rows)}
+
+            def read(row: int, epochs: Sequence[int], kind: str) -> np.ndarray:
+                found: list[np.ndarray] = []
+                for epoch in epochs:
+                    file, positions = saved[epoch]
+                    found.append(file.get_slice(f"{epoch}.{kind}")[positions[row] : positions[row] + 1])
+                return np.concatenate(found)
+
+            yield read
 
     def state(self) -> tuple[TrainState, np.ndarray]:
         """The state to go on from, and the rows (int32 `[m]`) of the members that it is of."""

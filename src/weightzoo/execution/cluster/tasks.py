@@ -6,8 +6,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from weightzoo.execution.build import Build, Engines, ShardPlan, open_shard, sha
 from weightzoo.execution.shard import Outcome
 from weightzoo.execution.snapshot import Identity, Snapshot
 from weightzoo.members import Cohort, Member
-from weightzoo.tracking import RunStore, ZooRuns
+from weightzoo.tracking import Addition, RunStore, ZooRuns
 from weightzoo.training.protocol import Engine, EpochResult, TrainState
 from weightzoo.version import code_version
 
@@ -144,16 +144,16 @@ class PreparedRuns(ZooRuns):
         self.by_member: dict[str, str] = {}
         self.ended_ms: dict[str, int] = {}
 
-    def create(self, member: Member, engine: str, time_ms: int) -> str:
+    def create(self, members: Sequence[Member], engine: str, time_ms: int) -> list[str]:
         """See `ZooRuns.create`."""
-        self.by_member[member.id] = super().create(member, engine, time_ms)
-        return self.by_member[member.id]
+        made = super().create(members, engine, time_ms)
+        self.by_member |= {member.id: run_id for member, run_id in zip(members, made, strict=True)}
+        return made
 
-    def end(self, run_id: str, time_ms: int, *, failed: bool = False) -> None:
-        """Note when the run came to its end; a failed one is closed."""
-        if failed:
-            super().end(run_id, time_ms, failed=True)
-        self.ended_ms[run_id] = time_ms
+    def log(self, additions: Sequence[Addition]) -> None:
+        """Add to runs, and note when they came to their end rather than end them."""
+        super().log([replace(one, ended_ms=None) for one in additions])
+        self.ended_ms |= {one.run_id: one.ended_ms for one in additions if one.ended_ms is not None}
 
 
 def record_members(order: Order, data: ImageData) -> Generator[Step | Recorded]:

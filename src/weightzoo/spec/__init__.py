@@ -1,0 +1,85 @@
+"""`params.yaml` as typed models: what a zoo is made of, checked before anything runs."""
+
+from __future__ import annotations
+
+from weightzoo.spec.configurations import (
+    EvolutionConfiguration,
+    Factors,
+    FixedSeeds,
+    GridConfiguration,
+    ListedSeeds,
+    Pruner,
+    RandomSeeds,
+    Range,
+    SearchConfiguration,
+)
+from weightzoo.spec.descendants import FinetuneSpec, Magnitude, Sparsification, SparsifySpec, Start, Variational
+from weightzoo.spec.params import AnalysisSpec, Params, load_params, parse_params
+from weightzoo.spec.training import (
+    Augmentation,
+    Constant,
+    Cosine,
+    Every,
+    Execution,
+    LocalExecution,
+    OneCycle,
+    RayExecution,
+    Schedule,
+    StepDecay,
+    Training,
+)
+from weightzoo.spec.values import (
+    ActivationKind,
+    ArchitectureName,
+    DatasetSource,
+    EngineChoice,
+    Initialisation,
+    OptimizerKind,
+    Precision,
+    SeedSource,
+)
+from weightzoo.spec.zoo import DatasetSpec, Scale, ZooSpec
+
+__all__ = [
+    "ActivationKind",
+    "AnalysisSpec",
+    "ArchitectureName",
+    "Augmentation",
+    "Constant",
+    "Cosine",
+    "DatasetSource",
+    "DatasetSpec",
+    "EngineChoice",
+    "Every",
+    "EvolutionConfiguration",
+    "Execution",
+    "Factors",
+    "FinetuneSpec",
+    "FixedSeeds",
+    "GridConfiguration",
+    "Initialisation",
+    "ListedSeeds",
+    "LocalExecution",
+    "Magnitude",
+    "OneCycle",
+    "OptimizerKind",
+    "Params",
+    "Precision",
+    "Pruner",
+    "RandomSeeds",
+    "Range",
+    "RayExecution",
+    "Scale",
+    "Schedule",
+    "SearchConfiguration",
+    "SeedSource",
+    "Sparsification",
+    "SparsifySpec",
+    "Start",
+    "StepDecay",
+    "Training",
+    "Variational",
+    "ZooSpec",
+    "load_params",
+    "parse_params",
+]

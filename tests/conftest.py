@@ -148,7 +148,7 @@ def new_store(tmp_path: Path, empty_database: Path) -> Callable[[str], Path]:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """One S3 server for all tests of a session that need one, started when the first of them does."""
     require(SeaweedFS)
-    with SeaweedFS(tmp_path_factory.mktemp("s3")) as server:
+    with SeaweedFS(tmp_path_factory.mktemp("s3"), reader=("weightzoo-reader", "weightzoo-reader-secret")) as server:
         yield server
 
 

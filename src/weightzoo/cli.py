@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -30,6 +31,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+remote = typer.Typer(
+    help="A place on S3 for what DVC pushes and for the artifacts of runs.",
+    no_args_is_help=True,
+    epilog="**Example**: `weightzoo remote setup s3://zoos/lab`",
+    rich_markup_mode="markdown",
+)
+app.add_typer(remote, name="remote")
 
 ZooArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml, or its ZOO-rehearsal.")]
 RehearsedArgument = Annotated[str, typer.Argument(metavar="ZOO", help="A zoo of params.yaml.")]
@@ -378,6 +387,94 @@ def summary() -> None:
         console.stdout.print(line, markup=False)
 
 
+@app.command(epilog=_example("weightzoo upload digits-hyp s3://zoos/digits-hyp"))
+def upload(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO|FOLDER", help="A packed zoo.")],
+    to: Annotated[str, typer.Argument(metavar="S3", help="s3://BUCKET/PREFIX")],
+) -> None:
+    """Upload a packed zoo, for `Zoo.open("s3://...")` to read parts of it. What is there is not sent again."""
+    from weightzoo.stages.upload import upload
+
+    upload(zoo, to, WORKSPACE)
+
+
+@app.command(epilog=_example("weightzoo versions digits-hyp"))
+def versions(
+    zoo: Annotated[str, typer.Argument(metavar="ZOO", help="A zoo that was built and committed.")],
+    as_json: JsonOption = False,
+) -> None:
+    """List the revisions of a packed zoo that DVC keeps, the newest first, with what changed."""
+    from weightzoo.stages.versions import versions
+
+    found = versions(zoo, WORKSPACE)
+    if as_json:
+        _print_json([version.to_json() for version in found])
+        return
+    rows = [
+        (
+            " ".join([version.revision[:9], *version.tags]),
+            f"{version.date:%Y-%m-%d %H:%M}",
+            _cell(version.models),
+            _cell(version.states),
+            console.readable_size(version.bytes),
+            _cell(version.test_accuracy),
+            version.changed,
+        )
+        for version in found
+    ]
+    _print_rows(("revision", "date", "models", "states", "size", "test accuracy", "what changed"), rows)
+
+
+@remote.command("setup", epilog=_example("weightzoo remote setup s3://zoos/lab --endpoint-url https://s3.example.org"))
+def remote_setup(
+    url: Annotated[str, typer.Argument(metavar="S3", help="s3://BUCKET/PREFIX")],
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint-url", metavar="URL", help="The server. [default: $AWS_ENDPOINT_URL, Amazon]"),
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="A profile of ~/.aws.")] = None,
+    region: Annotated[str | None, typer.Option(help="The bucket's region.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="For this clone alone: write .dvc/config.local.")] = False,
+) -> None:
+    """Let `dvc push` go to S3, and the artifacts of new zoos' runs too, once writing, reading and deleting works.
+
+    Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, or .dvc/config.local, and are never written.
+    """
+    from weightzoo.stages.remote import setup
+
+    setup(url, WORKSPACE, endpoint=endpoint, profile=profile, region=region, local=local)
+
+
+@remote.command("check", epilog=_example("weightzoo remote check"))
+def remote_check() -> None:
+    """Write, list, read and delete an object at every remote on S3, and count unfinished uploads."""
+    from weightzoo.stages.remote import check
+
+    lines = check(WORKSPACE)
+    for line in lines:
+        console.stdout.print(line, markup=False)
+    if any(line.startswith("error") for line in lines):
+        raise typer.Exit(console.EXIT_FAILED)
+
+
+@remote.command("sweep", epilog=_example("weightzoo remote sweep --older-than 24 --dry-run"))
+def remote_sweep(
+    url: Annotated[str | None, typer.Argument(metavar="[S3]", help="Below this place. [default: all remotes]")] = None,
+    hours: Annotated[
+        float, typer.Option("--older-than", metavar="HOURS", min=0, help="Longer than any upload takes.")
+    ] = 24,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and do nothing.")] = False,
+) -> None:
+    """Abort multipart uploads that a killed push left behind: they take room, and are in no listing."""
+    import datetime
+
+    from weightzoo.stages.remote import sweep
+
+    for upload in sweep(WORKSPACE, url, older_than=datetime.timedelta(hours=hours), dry_run=dry_run):
+        size = console.readable_size(upload.bytes)
+        console.stdout.print(f"{upload.begun:%Y-%m-%d %H:%M}  {size:>8}  {upload.place}", markup=False)
+
+
 @app.command("tracking-uri", epilog=_example("weightzoo tracking-uri"))
 def tracking_uri() -> None:
     """Print where runs are recorded, without a password: MLFLOW_TRACKING_URI, or the database in mlruns."""
@@ -479,6 +576,17 @@ def _print_table(frame: Any, limit: int) -> None:
     console.stdout.print(table)
     more = "" if len(frame) <= limit else f", the first {limit} shown; --limit, --csv and --json show more"
     console.say(f"{len(frame):,} runs{more}")
+
+
+def _print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.stdout.print(table)
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

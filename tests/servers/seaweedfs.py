@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import urllib.error
 import urllib.request
@@ -16,7 +17,10 @@ GRPC = 10_000  # each port has one for its own protocol so far above
 
 
 class SeaweedFS(Server):
-    """An S3 endpoint at `url`, with one user; buckets are made by `bucket`."""
+    """An S3 endpoint at `url`, with one user; buckets are made by `bucket`.
+
+    With `reader`, the key and secret of somebody who may read and list, and nothing else, there are two.
+    """
 
     def __init__(
         self,
@@ -25,9 +29,10 @@ class SeaweedFS(Server):
         ports: Mapping[str, int] | None = None,
         key: str = "weightzoo-test-key",
         secret: str = "weightzoo-test-secret",
+        reader: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
-        self.key, self.secret = key, secret
+        self.key, self.secret, self.reader = key, secret, reader
         self.ports = ports or {name: free_port(GRPC) for name in PORTS}
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
 
@@ -44,7 +49,22 @@ class SeaweedFS(Server):
             f"-master.port={ports['master']}", f"-volume.port={ports['volume']}", "-filer", f"-filer.port={ports['filer']}",
             "-s3", f"-s3.port={ports['s3']}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             "-master.telemetry=false", "-master.electionTimeout=1s", "-master.volumeSizeLimitMB=256", "-volume.max=50", "-volume.preStopSeconds=1",
+            *self._users(),
         ]  # fmt: skip
+
+    def _users(self) -> list[str]:
+        """All users, in a file; without a second one the environment names the only one."""
+        if self.reader is None:
+            return []
+        file = self.folder / "users.json"
+        file.touch(0o600)
+        rights = {"all": ((self.key, self.secret), ["Admin"]), "reader": (self.reader, ["Read", "List"])}
+        users = [
+            {"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+            for name, ((key, secret), actions) in rights.items()
+        ]
+        file.write_text(json.dumps({"identities": users}))
+        return [f"-s3.config={file}"]
 
     def environment(self) -> Mapping[str, str]:
         return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}

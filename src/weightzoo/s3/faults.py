@@ -10,7 +10,8 @@ from weightzoo.errors import MissingError, StorageError, WeightzooError
 
 FOREIGN = (boto.BotoCoreError, boto.ClientError, Boto3Error)
 
-_KEYS = "give the right one with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or --profile"
+_KEYS = "give the right one with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or with AWS_PROFILE"
+_ENDPOINT = "correct it with `weightzoo remote setup`, or AWS_ENDPOINT_URL"
 _AGAIN = "do the same again, nothing is half done"
 _BUCKET = "the bucket does not exist; correct its name, or make it"
 _DENIED = "this key has no right to do that; have it granted, or use another key"
@@ -25,8 +26,8 @@ _REFUSED = {
     "NoSuchBucket": _BUCKET,
     "AccessDenied": _DENIED,
     "AllAccessDisabled": _DENIED,
-    "PermanentRedirect": "the bucket is in another region; name it with --region or AWS_DEFAULT_REGION",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; name it with --region or AWS_DEFAULT_REGION",
+    "PermanentRedirect": "the bucket is in another region; name that in AWS_DEFAULT_REGION",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; name that in AWS_DEFAULT_REGION",
     "NoSuchUpload": f"the upload was aborted by someone else; {_AGAIN}",
     "InsufficientStorage": "the server's disk is full; make room there, then do the same again",
     "QuotaExceeded": "the quota of the bucket is used up; make room there, then do the same again",
@@ -43,13 +44,13 @@ def translated(error: Exception, where: str, endpoint: str | None) -> WeightzooE
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return StorageError(f"{where}: no complete credentials; {_KEYS}")
     if isinstance(error, boto.ProfileNotFound):
-        return StorageError(f"{where}: ~/.aws has no such profile; correct --profile or AWS_PROFILE")
+        return StorageError(
+            f"{where}: ~/.aws has no such profile; correct AWS_PROFILE, or `weightzoo remote setup --profile`"
+        )
     if isinstance(error, boto.ReadTimeoutError | boto.ConnectTimeoutError):
         return StorageError(f"{where}: {server} did not answer in time; {_AGAIN}")
     if isinstance(error, boto.EndpointConnectionError):
-        return StorageError(
-            f"{where}: nobody answers at {server}; start the server or correct --endpoint, then {_AGAIN}"
-        )
+        return StorageError(f"{where}: nobody answers at {server}; start the server and {_AGAIN}, or {_ENDPOINT}")
     if isinstance(error, boto.SSLError):
         return StorageError(f"{where}: the certificate of {server} is not trusted; name its authority in AWS_CA_BUNDLE")
     if isinstance(error, boto.HTTPClientError | boto.ResponseStreamingError | boto.IncompleteReadError):
@@ -58,7 +59,7 @@ def translated(error: Exception, where: str, endpoint: str | None) -> WeightzooE
         return StorageError(f"{where}: what arrived from {server} is not what was stored; {_AGAIN}")
     kind = type(error).__name__
     if isinstance(error, ValueError) or "Endpoint" in kind:
-        return StorageError(f"{where}: {server} is no URL of a server; correct --endpoint")
+        return StorageError(f"{where}: {server} is no URL of a server; {_ENDPOINT}")
     return StorageError(f"{where}: {server} can't be used ({kind}); check endpoint, profile and region")
 
 

@@ -10,13 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from weightzoo.errors import SpecError
 from weightzoo.s3.location import SCHEME, Location, is_s3
 
+STORAGE = "s3"  # the remote that `dvc push` and `dvc pull` use
 RUNS = "runs"  # the remote whose URL is where the artifacts of new zoos' runs go
+SECRETS = ("access_key_id", "secret_access_key", "session_token")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Settings:
 def settings_for(location: Location, folder: Path | None = None) -> Settings:
     """The settings of the DVC remote of the project around `folder` that a place lies in, or is nearest to.
 
-    Without a remote on its bucket, all is left to boto3.
+    Without a remote on its bucket, all is left to boto3. Keys may stand at any remote of the bucket on that server.
 
     Raises:
         SpecError: DVC's configuration can't be read.
@@ -59,7 +61,12 @@ def settings_for(location: Location, folder: Path | None = None) -> Settings:
             there = Location.parse(str(remote["url"]))
             if there.bucket == location.bucket:
                 own.append((len(os.path.commonpath([there.key, location.key])), remote))
-    return Settings.of(max(own, key=lambda pair: pair[0])[1]) if own else Settings()
+    if not own:
+        return Settings()
+    nearest = max(own, key=lambda pair: pair[0])[1]
+    same = [remote for _, remote in own if remote.get("endpointurl") == nearest.get("endpointurl")]
+    keys = next((remote for remote in (nearest, *same) if "access_key_id" in remote), {})
+    return Settings.of({**nearest, **{name: keys[name] for name in SECRETS if name in keys}})
 
 
 def runs_root(folder: Path | None = None) -> str | None:
@@ -70,6 +77,50 @@ def runs_root(folder: Path | None = None) -> str | None:
     """
     url = str(remotes(folder).get(RUNS, {}).get("url", ""))
     return url if is_s3(url) else None
+
+
+def write_remotes(places: Mapping[str, Location], settings: Settings, *, local: bool, folder: Path) -> Path:
+    """Write remotes to the configuration of a DVC project, the first as the default one; the file that was written.
+
+    With `local` that is `.dvc/config.local`, which git ignores. Keys are never written.
+
+    Raises:
+        SpecError: the configuration can't be read.
+        OSError: it can't be written.
+    """
+    from dvc.config import Config, ConfigError
+
+    level = "local" if local else "repo"
+    said = {"endpointurl": settings.endpoint, "profile": settings.profile, "region": settings.region}
+    try:
+        configuration = Config(str(folder / ".dvc"))
+        with configuration.edit(level) as opened:
+            edited: dict[str, Any] = cast("dict[str, Any]", opened)
+            for name, place in places.items():
+                remote: dict[str, Any] = edited["remote"].setdefault(name, {})
+                for key, value in {"url": str(place), **said}.items():
+                    remote.pop(key, None)
+                    if value is not None:
+                        remote[key] = value
+            edited["core"]["remote"] = next(iter(places))
+        return Path(configuration.files[level])
+    except ConfigError as error:
+        raise SpecError(f"{folder / '.dvc'}: {' '.join(str(error).split())}; correct it") from None
+
+
+def tracked_secret(folder: Path) -> str | None:
+    """The name of a remote and of a secret of it that stand in `.dvc/config`, which git tracks; None if none does.
+
+    Raises:
+        SpecError: it can't be read.
+    """
+    from dvc.config import Config, ConfigError
+
+    try:
+        found: dict[str, dict[str, Any]] = cast("dict[str, Any]", Config(str(folder / ".dvc")).read("repo"))["remote"]
+    except (ConfigError, OSError) as error:
+        raise SpecError(f"{folder / '.dvc' / 'config'}: {' '.join(str(error).split())}; correct it") from None
+    return next((f"{remote} {name}" for remote in found for name in SECRETS if name in found[remote]), None)
 
 
 def remotes(folder: Path | None = None) -> dict[str, dict[str, Any]]:
@@ -103,5 +154,6 @@ def without_password(url: str) -> str:
 
 
 __all__ = [
-    "RUNS", "SCHEME", "Settings", "project_folder", "remotes", "runs_root", "settings_for", "without_password",
+    "RUNS", "SCHEME", "STORAGE", "Settings", "project_folder", "remotes", "runs_root", "settings_for", "tracked_secret",
+    "without_password", "write_remotes",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ from weightzoo.s3 import Connection, Folder, Location, is_s3, settings_for
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MANY = 8  # runs of which the objects are listed by one look at their experiment
+_ARTIFACTS = "artifacts"  # MLflow's name of the folder in that of a run
 Choice = Callable[[list[str]], Iterable[str]]  # from the names of all artifacts of a run, those that are wanted
 
 
@@ -86,14 +88,15 @@ class FileArtifacts(RunArtifacts):
 class S3Artifacts(RunArtifacts):
     """On S3, whatever keeps the runs. What was trained is stored with patience, if the server is away for a while."""
 
-    def __init__(self, objects: Folder, patience: Patience) -> None:
-        self._objects, self._patience = objects, patience
+    def __init__(self, objects: Folder, patience: Patience, names: list[str] | None = None) -> None:
+        """`names` are those of the objects, if they were listed before."""
+        self._objects, self._patience, self._names = objects, patience, names
 
     def put(self, files: Mapping[str, bytes]) -> None:
         self._patience.insist(str(self._objects), lambda _: self._objects.write_all(files))
 
     def fetch(self, to: Path, choose: Choice | None = None) -> None:
-        names = list(self._objects.list())
+        names = list(self._objects.list()) if self._names is None else self._names
         self._objects.fetch(names if choose is None else choose(names), to)
 
     def size(self) -> int:
@@ -153,21 +156,35 @@ class ArtifactStore:
             return S3Artifacts(Folder(place, self._connection(_experiment(run_id, uri) or place)), self._patience)
         return MlflowArtifacts(self._client(), run_id, self._uri)
 
+    def of_many(self, runs: Sequence[tuple[str, str | None]]) -> list[RunArtifacts]:
+        """Those of many runs that are to be read, by run ids and what MLflow says of where they are."""
+        if len(runs) < MANY:
+            return [self.of(*run) for run in runs]
+        listed = {run_id: (folder, list(names)) for run_id, folder, names in self._listed(runs)}
+        return [
+            S3Artifacts(listed[run[0]][0], self._patience, listed[run[0]][1]) if run[0] in listed else self.of(*run)
+            for run in runs
+        ]
+
     def sizes(self, runs: Iterable[tuple[str, str | None]]) -> dict[str, int]:
-        """What is stored of each run on S3, in bytes, by run id: one look at an experiment, not one at each run."""
-        found: dict[str, int] = {}
-        roots: dict[Location, list[str]] = {}
+        """What is stored of each run on S3, in bytes, by run id."""
+        return {run_id: sum(names.values()) for run_id, _, names in self._listed(runs)}
+
+    def _listed(self, runs: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, Folder, dict[str, int]]]:
+        """Of each run on S3 its folder, names and sizes of its objects: one look at an experiment, not at each run."""
+        roots: dict[Location, dict[str, dict[str, int]]] = {}
         for run_id, uri in runs:
             root = _experiment(run_id, uri)
             if root is not None:
-                roots.setdefault(root, []).append(run_id)
+                roots.setdefault(root, {})[run_id] = {}
         for root, own in roots.items():
-            found |= dict.fromkeys(own, 0)
-            for name, stored in Folder(root, self._connection(root)).list().items():
-                run_id = name.partition("/")[0]
-                if run_id in found:
-                    found[run_id] += stored.bytes
-        return found
+            whole = Folder(root, self._connection(root))
+            for name, stored in whole.list().items():
+                run_id, _, below = name.partition("/")
+                if run_id in own:
+                    own[run_id][below.removeprefix(f"{_ARTIFACTS}/")] = stored.bytes
+            for run_id, names in own.items():
+                yield run_id, whole / f"{run_id}/{_ARTIFACTS}", names
 
     def delete(self, run_id: str, artifact_uri: str | None) -> None:
         """Delete the artifacts of a run that are on S3; others stay."""
@@ -190,7 +207,7 @@ def folder_bytes(folder: Path) -> int:
 
 def _experiment(run_id: str, artifact_uri: str | None) -> Location | None:
     """The place of an experiment on S3, in which MLflow gives each run a folder of its id."""
-    end = f"/{run_id}/artifacts"
+    end = f"/{run_id}/{_ARTIFACTS}"
     uri = artifact_uri or ""
     return Location.parse(uri.removesuffix(end)) if is_s3(uri) and uri.endswith(end) else None
 

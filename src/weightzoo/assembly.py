@@ -275,7 +275,7 @@ class _Artifacts:
     def of_all(self, runs: tuple[RunRecord, ...], at_once: int = 1) -> Iterator[tuple[RunRecord, Path]]:
         """Each run with its folder, in order; while one is read the next ones are being fetched."""
         store = ArtifactStore(self.tracking_uri, lambda: connect(self.tracking_uri))
-        artifacts = [store.of(run.run_id, run.artifact_uri) for run in runs]
+        artifacts = store.of_many([(run.run_id, run.artifact_uri) for run in runs])
         if all(own.path is not None for own in artifacts):
             yield from ((run, own.path) for run, own in zip(runs, artifacts, strict=True) if own.path is not None)
             return

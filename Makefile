@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install zoo look test lint ui server bench bench-scale chaos clean
+.PHONY: help install zoo look test lint ui server s3 bench bench-scale chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -53,6 +53,9 @@ ui: $(INSTALLED)  ## MLflow's user interface on mlruns, at http://127.0.0.1:5000
 
 server: $(INSTALLED)  ## PostgreSQL, S3 and MLflow with authentication on this machine, in .server, until Ctrl-C
 	@python -m tests.servers.stack
+
+s3: $(INSTALLED)  ## an S3 server alone on this machine, with the bucket zoos, in .server, until Ctrl-C
+	@python -m tests.servers.stack s3
 
 bench: $(INSTALLED)  ## measure the engines against each other, into reports/bench
 	@python -m tests.benchmarks.engines

@@ -1,5 +1,7 @@
 """`make server`: PostgreSQL, SeaweedFS and MLflow with authentication on loopback, what they store in `.server`.
 
+`make s3` (the argument `s3`) starts SeaweedFS alone, on the same store.
+
 Passwords and ports are drawn when it is started first and kept in files that their owner alone can read, so that it can
 be stopped and started again.
 """
@@ -14,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,8 @@ def write_private(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def exports(tracking: MLflow, objects: SeaweedFS, password: str) -> str:
+def exports(variables: Mapping[str, str]) -> str:
     """What a shell has to source to use the servers."""
-    variables = {**tracking.settings(USER, password), **objects.settings()}
     return "".join(f"export {name}={value}\n" for name, value in variables.items())
 
 
@@ -67,25 +68,32 @@ def running(server: Server) -> Iterator[None]:
         server.stop()
 
 
-def serve(folder: Path) -> int:
-    """Run all three until one ends or this process is told to."""
-    for missing in filter(None, (server.missing() for server in (PostgreSQL, SeaweedFS, MLflow))):
+def serve(folder: Path, *, only_s3: bool = False) -> int:
+    """Run all three, or the object store alone, until one ends or this process is told to."""
+    needed = (SeaweedFS,) if only_s3 else (PostgreSQL, SeaweedFS, MLflow)
+    for missing in filter(None, (server.missing() for server in needed)):
         return refuse(missing)
     folder.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
         folder.chmod(0o711)  # PostgreSQL runs as another user, who must get to its own folder
     drawn = settings(folder)
     ports, passwords = drawn["ports"], drawn["passwords"]
-    taken = [str(port) for port in ports.values() if not free(port)]
+    used = PORTS if only_s3 else tuple(ports)
+    taken = [str(ports[name]) for name in used if not free(ports[name])]
     if taken:
         return refuse(f"port {', '.join(taken)} is taken; is it running already? Ports are in {folder}/settings.json")
-    database = PostgreSQL(folder / "postgresql", port=ports["postgresql"], password=passwords["postgresql"])
     objects = SeaweedFS(
         folder / "s3",
         ports={name: ports[name] for name in PORTS},
         key=passwords["s3_key"],
         secret=passwords["s3_secret"],
     )
+    if only_s3:
+        with running(objects):
+            objects.bucket(BUCKET)
+            write_private(folder / "env", exports(objects.settings()))
+            return wait(folder, (objects,), f"S3          {objects.url}, bucket {BUCKET}\n")
+    database = PostgreSQL(folder / "postgresql", port=ports["postgresql"], password=passwords["postgresql"])
     with running(database), running(objects):
         objects.bucket(BUCKET)
         tracking = MLflow(
@@ -101,18 +109,24 @@ def serve(folder: Path) -> int:
         )
         with running(tracking):
             tracking.user(USER, passwords["mlflow_user"])
-            write_private(folder / "env", exports(tracking, objects, passwords["mlflow_user"]))
-            print(
-                f"\nMLflow      {tracking.url}, user {USER}\n"
+            variables = {**tracking.settings(USER, passwords["mlflow_user"]), **objects.settings()}
+            write_private(folder / "env", exports(variables))
+            told = (
+                f"MLflow      {tracking.url}, user {USER}\n"
                 f"S3          {objects.url}, bucket {BUCKET}\n"
-                f"PostgreSQL  127.0.0.1:{database.port}, database mlflow\n\n"
-                f"In another terminal: source {folder.name}/env\n"
-                "Ctrl-C stops all three; what they store stays.",
-                flush=True,
+                f"PostgreSQL  127.0.0.1:{database.port}, database mlflow\n"
             )
-            while all(server.process and server.process.poll() is None for server in (database, objects, tracking)):
-                time.sleep(0.5)
-            return refuse(f"a server ended; see the files {folder}/*/log")
+            return wait(folder, (database, objects, tracking), told)
+
+
+def wait(folder: Path, servers: Sequence[Server], told: str) -> int:
+    """Say what is running, and return when it no longer is."""
+    print(
+        f"\n{told}\nIn another terminal: source {folder.name}/env\nCtrl-C stops it; what is stored stays.", flush=True
+    )
+    while all(server.process and server.process.poll() is None for server in servers):
+        time.sleep(0.5)
+    return refuse(f"a server ended; see the files {folder}/*/log")
 
 
 def refuse(reason: str) -> int:
@@ -129,7 +143,7 @@ def main() -> int:
         signal.signal(number, leave)
     os.umask(0o077)
     try:
-        return serve(Path(".server").absolute())
+        return serve(Path(".server").absolute(), only_s3=sys.argv[1:] == ["s3"])
     except KeyboardInterrupt:
         print("stopped")
         return 0

@@ -24,6 +24,7 @@ MOST_NUMBERED = 90  # cells of a matrix that have their number written in them
 _BAR_INCHES = 0.21
 _LINE = 20  # characters of a label beside a bar
 _MANY_COLUMNS = 8  # of a matrix: their names stand upright, or are left out where the rows have the same
+_ROUNDING = 1e-12
 _FEW = 14  # bars that have their number beside them
 
 
@@ -249,7 +250,7 @@ def _text(value: Any) -> str:
 
 
 def _short(value: float) -> str:
-    written = number(value)
+    written = number(value) if abs(value) >= _ROUNDING else "0"
     if 5e-4 <= abs(value) < 10:
         written = f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
     return written.replace("-", "−") if written.startswith("-") else written

@@ -112,12 +112,22 @@ def predict_class_errors(zoo: Zoo, context: Context) -> Result:
         drawn[column], drawn[f"predicted_{column}"] = truth["test"], predicted
         context.on_progress(number + 1, 2)
     r2 = {one.target: one.value for one in found if one.metric == "R2"}
+    among = f"{DEVIATION}, of models that have learnt"
+    also = f", among models that have learnt the task with {r2[among]:.2f}" if among in r2 else ""
+    bias = Figure(
+        "points",
+        "learnt",
+        "Bias of classes",
+        f"Accuracy of a class less the model's, of models with an accuracy of at least {LEARNT}.",
+        "deviation",
+        "predicted_deviation",
+        "class",
+    )
     return Result(
         METHOD,
         "Errors by class from weights",
         f"The accuracy on single classes is told from weights with R² {r2.get(ACCURACY, np.nan):.2f}; how far a "
-        f"class lies from the model's accuracy with R² {r2.get(DEVIATION, np.nan):.2f}, among models that have "
-        f"learnt the task with {r2.get(f'{DEVIATION}, of models that have learnt', np.nan):.2f}.",
+        f"class lies from the model's accuracy with R² {r2.get(DEVIATION, np.nan):.2f}{also}.",
         tuple(found),
         {"classes": drawn, "learnt": drawn.loc[learnt].reset_index(drop=True)},
         (
@@ -130,15 +140,7 @@ def predict_class_errors(zoo: Zoo, context: Context) -> Result:
                 "predicted_accuracy",
                 "class",
             ),
-            Figure(
-                "points",
-                "learnt",
-                "Bias of classes",
-                f"Accuracy of a class less the model's, of models with an accuracy of at least {LEARNT}.",
-                "deviation",
-                "predicted_deviation",
-                "class",
-            ),
+            *([bias] if learnt.any() else []),
         ),
         ("Schürholt et al. 2022, Model zoos: a dataset of diverse populations of neural network models",),
     )

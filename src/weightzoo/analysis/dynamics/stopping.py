@@ -112,15 +112,25 @@ def replay_stopping(zoo: Zoo, context: Context) -> Result:
         {"searches": table, "patience": patience},
         (
             Figure(
-                "points",
+                "bars",
                 "searches",
-                "Searches: accuracy lost against epochs saved",
-                f"Means over random subsets of up to {SUBSET} models; regret in validation accuracy.",
-                "saved",
-                "regret",
+                "Searches: accuracy lost",
+                f"Validation accuracy of the model taken, below that of the best; means over random subsets of up to "
+                f"{SUBSET} models.",
                 "strategy",
-                "regret_low",
-                "regret_high",
+                "regret",
+                low="regret_low",
+                high="regret_high",
+            ),
+            Figure(
+                "bars",
+                "searches",
+                "Searches: epochs saved",
+                "As a share of those of training all models of the subset in full.",
+                "strategy",
+                "saved",
+                low="saved_low",
+                high="saved_high",
             ),
             Figure(
                 "points",

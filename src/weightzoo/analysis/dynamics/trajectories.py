@@ -132,16 +132,11 @@ def describe_trajectories(zoo: Zoo, context: Context) -> Result:
             "low",
             "high",
         ),
-        Figure(
-            "bars",
-            "known",
-            "Epoch from which the final ranking is known",
-            f"From where tau stays at {KNOWN} or more, within the models of each value of a factor.",
-            "level",
-            "known_from",
-            "factor",
-        ),
     ]
+    if len(known) > 1:
+        caption = f"From where tau stays at {KNOWN} or more, within the models of each value of a factor."
+        title = "Epoch from which the final ranking is known"
+        figures.append(Figure("bars", "known", title, caption, "models_with", "known_from"))
     shown = next((factor for factor in SHOWN if factor in set(geometry["factor"])), ALL)
     for column, (title, caption) in CAPTIONS.items():
         name = "geometry" if shown == ALL else f"geometry_by_{shown}"
@@ -207,6 +202,7 @@ def _known(curves: np.ndarray, factor: str, level: str) -> dict[str, object]:
     return {
         "factor": factor,
         "level": level,
+        "models_with": level if factor == ALL else f"{factor} {level}",
         "models": len(curves),
         "known_from": min(int(short[-1]) + 1, curves.shape[1] - 1) if len(short) else 0,
         "tau_halfway": tau[len(tau) // 2],

@@ -156,6 +156,7 @@ def regions(zoo: Zoo, context: Context) -> Result:
                 x=f"loss_rise_{_SHOWN}",
                 y="test_accuracy",
                 by="activation",
+                log_x=True,
             ),
         ),
         (

@@ -17,7 +17,7 @@ Section = Literal[
     "Alignment and loss landscape",
     "Learning dynamics",
 ]
-Need = Literal["images", "twins", "another zoo"]
+Need = Literal["images", "images or twins", "another zoo"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Method:
     function: str  # module:name
     paper: str  # whose method it is
     quick: bool = True  # whether it is part of a first look
-    needs: tuple[Need, ...] = ()  # beside a packed zoo: its images, models that are sparse twins, a second zoo
+    needs: tuple[Need, ...] = ()  # beside a packed zoo: its images, or models that are sparse twins; a second zoo
 
     @property
     def module(self) -> str:
@@ -186,7 +186,7 @@ METHODS = (
         "Learning dynamics",
         "weightzoo.analysis.dynamics.sparsification:describe_sparsification",
         "Molchanov et al. 2017",
-        needs=("twins",),
+        needs=("images or twins",),
     ),
     Method(
         "population-based",
@@ -194,6 +194,15 @@ METHODS = (
         "Learning dynamics",
         "weightzoo.analysis.dynamics.population_based:compare_population_based",
         "Jaderberg et al. 2017",
+        quick=False,
+        needs=("images",),
+    ),
+    Method(
+        "architecture-search",
+        "Architecture search by weights",
+        "Learning dynamics",
+        "weightzoo.analysis.dynamics.architecture_findings:search_architectures",
+        "White et al. 2021",
         quick=False,
         needs=("images",),
     ),

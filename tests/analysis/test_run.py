@@ -53,6 +53,10 @@ def images(zoo: Zoo, context: Context) -> Result:
     raise AssertionError("there are none")
 
 
+def twins(zoo: Zoo, context: Context) -> Result:
+    raise NotFoundError("needs twins")
+
+
 def broken(zoo: Zoo, context: Context) -> Result:
     raise FormatError("what it read is corrupt")
 
@@ -65,7 +69,7 @@ def method(name: str, **changes) -> Method:
     return Method(name, name.title(), "Learning dynamics", f"{__name__}:{name}", "nobody", **changes)
 
 
-FOUR = [method("norms"), method("words"), method("images"), method("twins", needs=("twins",))]
+FOUR = [method("norms"), method("words"), method("images"), method("twins")]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -120,8 +120,6 @@ def _serve(connection: Connection, zoo: Zoo, context: Context) -> None:
 
 def _one(zoo: Zoo, method: Method, context: Context) -> Result | LeftOut:
     try:
-        if "twins" in method.needs and zoo.header.sparse is None:
-            raise NotFoundError(f"needs sparse twins: name their zoo, such as {zoo.name}-sparse")
         return method.load()(zoo, context)
     except NotFoundError as error:
         return LeftOut(method.name, str(error))

@@ -7,11 +7,22 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from tests.report.synthetic import HYP, synthetic_zoo
+from weightzoo.analysis.dynamics import sparsification
+from weightzoo.analysis.dynamics import twins as made_twins
 from weightzoo.analysis.dynamics.sparsification import auc, describe_sparsification, parent_zoo
+from weightzoo.analysis.dynamics.trained import fewer
+from weightzoo.analysis.dynamics.twins import make_twins
 from weightzoo.analysis.results import Context
+from weightzoo.datasets import prepare
+from weightzoo.datasets.images import ImageData
 from weightzoo.errors import NotFoundError
+from weightzoo.members import Cohort
+from weightzoo.spec import DatasetSpec
+from weightzoo.training.protocol import TrainState
+from weightzoo.training.sparse import SparseEngine
 from weightzoo.zoo import ModelRecord, Zoo, write_zoo
 from weightzoo.zoo.header import Sparse
 
@@ -108,6 +119,55 @@ def test_without_the_parents_the_first_weights_of_the_twins_stand_for_theirs(twi
     assert "agreement" not in found.tables
 
 
-def test_a_dense_zoo_is_told_which_one_to_take(twins: Zoo):
-    with pytest.raises(NotFoundError, match="dense has dense models; take a zoo of their twins, such as dense-sparse"):
-        describe_sparsification(parent_zoo(twins), Context())
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    data = fewer(prepare("digits", DatasetSpec()))
+    some = {split: slice(60) for split in data.labels}
+    return dataclasses.replace(
+        data,
+        images={split: data.images[split][own] for split, own in some.items()},
+        labels={split: data.labels[split][own] for split, own in some.items()},
+    )
+
+
+def test_twins_that_are_made_are_those_of_the_reference_engine(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(made_twins, "EPOCHS", 2)
+    monkeypatch.setattr(made_twins, "_KEPT", (1, 2))
+    parents = synthetic_zoo(tmp_path / "dense", ONE | {"activation": ["tanh", "relu"]}, seeds=2, epochs=2)
+    rows = np.array([0, 2, 3])
+    twins = make_twins(parents, rows, digits, tmp_path / "twins", 1)
+    assert twins.models["parent"].tolist() == parents.models["member"][rows].tolist()
+    assert twins.models["activation"].tolist() == ["tanh", "relu", "relu"]
+    assert twins.header.probe_images == 50
+    for place, row in enumerate(rows):
+        start = TrainState.given(parents.weights([int(row)], [2])[:, 0], "adam")
+        cohort = Cohort((made_twins._twin(parents, int(row), 2),))
+        epochs = [*SparseEngine().train(parents.architecture, cohort, digits, resume=start)]
+        weights = twins.weights([place], raw=True)[0]
+        assert weights == pytest.approx(np.stack([one.state.weights[0] for one in epochs[1:]]), abs=1e-4)
+        measured = twins.epochs[twins.epochs["model"] == place].sort_values("epoch")
+        sparsity = [one.sparse.sparsity[0] for one in epochs if one.sparse is not None]
+        assert measured["sparsity"].to_numpy() == pytest.approx(np.array(sparsity), abs=2e-3)
+        module = parents.module(int(row), epoch=2)
+        with torch.no_grad():
+            said = module(torch.from_numpy(digits.normalised(digits.images["test"]))).argmax(1).numpy()
+        assert measured["test_accuracy"].iloc[0] == pytest.approx((said == digits.labels["test"]).mean())
+        masks = twins.masks([place])[0]
+        prunable = np.concatenate(
+            [np.arange(span.start, span.stop) for span in map(twins.layout.span, twins.architecture.prunable)]
+        )
+        assert measured["sparsity"].to_numpy()[1:] == pytest.approx(1 - masks[:, prunable].mean(axis=1), abs=1e-6)
+
+
+def test_of_dense_models_twins_are_made_but_not_for_a_first_look(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(made_twins, "EPOCHS", 2)
+    monkeypatch.setattr(made_twins, "_KEPT", (1, 2))
+    monkeypatch.setattr(sparsification, "MOST_TWINS", 2)
+    dense = synthetic_zoo(tmp_path / "dense", ONE, seeds=4, epochs=2)
+    found = describe_sparsification(dense, Context(images=digits))
+    assert found.tables["by_epoch"]["epoch"].tolist() == [0, 1, 2]
+    assert "parent's" in found.summary
+    with pytest.raises(NotFoundError, match="not trained for a first look"):
+        describe_sparsification(dense, Context(quick=True, images=digits))
+    with pytest.raises(NotFoundError, match="needs the images of digits"):
+        describe_sparsification(dense, Context())

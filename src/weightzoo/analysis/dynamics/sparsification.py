@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,8 +12,10 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
 from weightzoo.analysis.dynamics.measures import mean_score
+from weightzoo.analysis.dynamics.trained import fewer, refuse_large
+from weightzoo.analysis.dynamics.twins import make_twins
 from weightzoo.analysis.performance import finished, metric_matrix
-from weightzoo.analysis.results import Context, Figure, Result, Score
+from weightzoo.analysis.results import Context, Figure, Result, Score, images_of
 from weightzoo.analysis.weights import evenly
 from weightzoo.errors import NotFoundError, WeightzooError
 
@@ -20,11 +24,12 @@ if TYPE_CHECKING:
 
 METHOD, _KEY = "sparsification", 6701
 MOST_MODELS, MOST_MODELS_QUICK = 400, 100
+MOST_TWINS = 64  # that are trained for this
 NETWORK = "all layers"
 
 
 def describe_sparsification(zoo: Zoo, context: Context) -> Result:
-    """The trajectories of sparse twins.
+    """The trajectories of sparse twins: of a zoo of twins its own, of dense models those that are made of some of them.
 
     - Accuracy and sparsity by epoch, the latter by layer as well.
     - Whether the size of a weight tells that it goes: the area under the ROC curve of the smallness of the weight,
@@ -32,20 +37,36 @@ def describe_sparsification(zoo: Zoo, context: Context) -> Result:
       among those that go. By the parent's weights where its zoo lies beside this one, else by the twin's first ones.
     - How often twin and parent say the same of the probe images, where the parent's zoo lies beside.
 
-    Intervals are bootstraps over models.
+    Intervals are bootstraps over models. Twins of dense models are trained by variational dropout, as `make_twins` has
+    it, from the last kept epoch of finished models.
 
     Raises:
-        NotFoundError: the models are dense, or none of them finished.
+        NotFoundError: no model finished; or the models are dense, and their images are not at hand, the architecture is
+            too large to train many for this, or a first look is asked for.
     """
-    if zoo.header.sparse is None:
-        raise NotFoundError(f"zoo {zoo.name} has dense models; take a zoo of their twins, such as {zoo.name}-sparse")
+    if zoo.header.sparse is not None:
+        return _described(zoo, parent_zoo(zoo), context)
+    if context.quick:
+        raise NotFoundError("needs sparse twins, which are not trained for a first look; ask for it by name")
+    images = fewer(images_of(zoo, context))
+    refuse_large(zoo.architecture)
+    done = finished(zoo.models) & zoo.present[:, -1]
+    rows = np.flatnonzero(done)
+    if not len(rows):
+        raise NotFoundError(f"zoo {zoo.name} has no finished model whose last epoch is kept")
+    with TemporaryDirectory() as folder:
+        chosen = rows[evenly(len(rows), MOST_TWINS)]
+        twins = make_twins(zoo, chosen, images, Path(folder) / "twins", context.threads)
+        return _described(twins, zoo, context)
+
+
+def _described(zoo: Zoo, parents: Zoo | None, context: Context) -> Result:
     rows = evenly(len(zoo), MOST_MODELS_QUICK if context.quick else MOST_MODELS)
     rows = rows[finished(zoo.models)[rows] & zoo.present[rows].all(axis=1)]
     if not len(rows):
         raise NotFoundError(f"zoo {zoo.name} has no finished model whose epochs are all there")
     rng = np.random.default_rng([context.seed, _KEY])
     by_epoch, layers = _by_epoch(zoo, rows), _by_layer(zoo, rows)
-    parents = parent_zoo(zoo)
     size, whose = _sizes(zoo, parents, rows)
     context.on_progress(1, 3)
     found: list[Score] = []

@@ -8,8 +8,8 @@ from weightzoo.workspace import Workspace
 
 
 def main() -> None:
-    """Analyse the zoo that the stage is of."""
-    analyse(sys.argv[1], Workspace())
+    """Analyse the zoo that the stage is of; predictors of its models are tested on a second one too."""
+    analyse(sys.argv[1], Workspace(), on=sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from weightzoo.analysis.output import OUTPUTS, read_analysis, write_analysis
 from weightzoo.analysis.results import Analysed, Context, Figure, LeftOut, Result, Score, images_of
 from weightzoo.analysis.run import run_methods
 from weightzoo.errors import FormatError, NotFoundError, WeightzooError
+from weightzoo.stages.analyse import analyse
+from weightzoo.workspace import Workspace
 from weightzoo.zoo import Zoo
 
 SMALL = {**{factor: values[:1] for factor, values in HYP.items()}, "activation": ["tanh", "relu"]}
@@ -183,6 +185,12 @@ def test_a_damaged_analysis_is_named(zoo: Zoo, tmp_path: Path, name: str) -> Non
         (tmp_path / name).unlink()
     with pytest.raises(FormatError, match="incomplete or corrupt"):
         read_analysis(tmp_path)
+
+
+def test_a_zoo_is_no_other_zoo_than_itself(zoo: Zoo, tmp_path: Path) -> None:
+    for on in (None, str(zoo.path)):
+        with pytest.raises(NotFoundError, match="another-zoo of small: needs another zoo"):
+            analyse(str(zoo.path), Workspace(tmp_path), methods=["another-zoo"], on=on)
 
 
 def test_a_figure_of_a_column_that_is_not_there_is_refused() -> None:

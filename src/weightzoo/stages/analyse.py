@@ -52,7 +52,7 @@ def analyse(
         quick=quick,
         threads=threads or len(os.sched_getaffinity(0)),
         images=_images(opened, workspace),
-        other=None if on is None else Zoo.open(workspace.packed_zoo(on)),
+        other=_other(opened, on, workspace),
     )
     started = time.monotonic()
     with progress(f"analyse {opened.name}", unit="methods") as report:
@@ -68,6 +68,12 @@ def analyse(
     took = readable_time(time.monotonic() - started)
     say(f"analyse   {opened.name}: {len(analysed.results)} methods, {scores} scores in {took}: {folder}")
     return analysed
+
+
+def _other(zoo: Zoo, on: str | None, workspace: Workspace) -> Zoo | None:
+    """The second zoo, if it is one."""
+    other = None if on is None else Zoo.open(workspace.packed_zoo(on))
+    return None if other is None or other.path == zoo.path else other
 
 
 def _images(zoo: Zoo, workspace: Workspace) -> ImageData | None:

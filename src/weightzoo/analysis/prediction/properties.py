@@ -188,7 +188,12 @@ def across(fitted: Zoo, tested: Zoo, context: Context) -> Result:
     found = Findings(fitted, study, context)
     found.score(_transferable(study, context), study.targets(), context.on_progress)
     title = "Properties of another zoo"
-    return found.result("another-zoo", title, f"Tested on {tested.name}. {found.told(ACCURACY)}", _STATISTICS)
+    spread = [float(known.values[known.is_known].std()) for known in study.known(ACCURACY)[::2]]
+    summary = (
+        f"Tested on {tested.name}, whose accuracies have a standard deviation of {spread[1]:.3f}; here it is "
+        f"{spread[0]:.3f}. {found.told(ACCURACY)}"
+    )
+    return found.result("another-zoo", title, summary, _STATISTICS)
 
 
 def _transferable(study: Study, context: Context) -> list[Row]:

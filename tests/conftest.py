@@ -60,7 +60,15 @@ def make_project(parent: Path, *, epochs: int, images: int) -> Path:
     """A project folder below `parent` with the real pipeline and two small zoos, `digits-seed` and `digits-hyp`."""
     folder = parent / "project"
     folder.mkdir()
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml", "Makefile", ".constraints.txt", ".requirements.txt"):
+    for name in (
+        "dvc.yaml",
+        ".dvcignore",
+        ".gitignore",
+        "pyproject.toml",
+        "Makefile",
+        ".constraints.txt",
+        ".requirements.txt",
+    ):
         shutil.copy2(ROOT / name, folder)
     for name in ("pipelines", "src"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.metrics import roc_auc_score
 from torch.func import functional_call, vmap
@@ -37,7 +38,9 @@ EPOCHS, EPOCHS_QUICK = 6, 3
 AUC_DRAWS = 300
 TEST_SHARE = 0.3
 HYPERPARAMETERS = Hyperparameters("kaiming_uniform", "tanh", "adam", 1e-3, 0.0, 0.0)
-GRID = 7  # places a side at which a bright square is shown
+GRID = 7  # cells a side, on which bright squares are shown
+SQUARES = (1, 2)  # their sides, in cells
+BACKGROUNDS = 8  # noise images that they are shown on
 FEATURES = "row of the class + answer to bright squares"
 
 
@@ -78,7 +81,7 @@ def find_planted_bias(zoo: Zoo, context: Context) -> Result:
     Models of the zoo's architecture, equal but for their seeds, are trained anew: on the zoo's images as they are, with
     nine tenths of one class's training images left out, and with a bright square in the corner of one class's training
     images; each class in turn. A classifier judges every class of a model by its row in the last layer and by the
-    model's answers to made-up images, a bright square at one of 49 places on black; a model is as suspicious as the
+    model's answers to made-up images, bright squares at all places of noise images; a model is as suspicious as the
     most suspicious of its classes. It is fitted on 70% of the seeds and scored on the others.
 
     Raises:
@@ -163,29 +166,50 @@ def plant(built: Architecture, data: ImageData, context: Context) -> Planted:
 def class_features(built: Architecture, weights: np.ndarray, data: ImageData) -> np.ndarray:
     """What is looked at of each class of a model, float64 `[N, classes, F]`.
 
-    Its row of the last layer (`class_rows`), and how its logit, beside those of the other classes, answers to a bright
-    square at each place of a grid on a black image: a search for shortcuts that needs no data (cf. Zeiler and Fergus
-    2014, "Visualizing and understanding convolutional networks", section 4.2, who cover parts of images instead).
+    Its row of the last layer (`class_rows`), its logit for a black image, and how its logit, beside those of the other
+    classes, answers on average to a bright square at each place of noise images: a search for shortcuts that needs no
+    data (cf. Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", section 4.2, who cover
+    parts of images instead). On noise, since units that see black alone answer little to what is put beside it.
     """
-    answers = answers_to_squares(built, weights, data)  # [N, places, classes]
-    change = answers[:, 1:] - answers[:, :1]
-    change = change - change.mean(axis=2, keepdims=True)
-    change = change / np.maximum(change.std(axis=(1, 2), keepdims=True), 1e-12)
-    by_class = change.transpose(0, 2, 1)
-    by_class = by_class - by_class.mean(axis=2, keepdims=True)
-    highest = np.sort(by_class, axis=2)[:, :, -3:]
-    black = standardised(answers[:, 0, :, None])
-    return np.concatenate([class_rows(built, weights), black, by_class, highest], axis=2)
+    black = standardised(answers(built, weights, data, np.zeros((1, *data.image_shape), np.uint8))[:, 0, :, None])
+    parts = [class_rows(built, weights), black]
+    backgrounds = noise_images(data, BACKGROUNDS, np.random.default_rng(_KEY))
+    for cells in SQUARES:
+        shown = [answers(built, weights, data, with_squares(image, cells)) for image in backgrounds]
+        change = np.mean([own[:, 1:] - own[:, :1] for own in shown], axis=0)  # [N, places, classes]
+        change = change - change.mean(axis=2, keepdims=True)
+        change = change / np.maximum(change.std(axis=(1, 2), keepdims=True), 1e-12)
+        by_class = change.transpose(0, 2, 1)
+        by_class = by_class - by_class.mean(axis=2, keepdims=True)
+        parts += [by_class, np.sort(by_class, axis=2)[:, :, -3:]]
+    return np.concatenate(parts, axis=2)
 
 
-def answers_to_squares(built: Architecture, weights: np.ndarray, data: ImageData) -> np.ndarray:
-    """Logits of `weights [N, P]` on a black image and on those with a square: `[N, 1 + GRID^2, classes]`."""
-    _, height, width = data.image_shape
-    images = np.zeros((1 + GRID**2, *data.image_shape), np.uint8)
-    rows, columns = (np.linspace(0, size, GRID + 1).round().astype(int) for size in (height, width))
-    for place in range(GRID**2):
-        row, column = divmod(place, GRID)
-        images[1 + place, :, rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 255
+def noise_images(data: ImageData, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Bright blobs on black, about as thick as strokes: smooth noise above its 60% quantile, uint8 `[count, ...]`."""
+    _, *sides = data.image_shape
+    smooth = np.stack([gaussian_filter(rng.normal(size=sides), min(sides) / 11) for _ in range(count)])
+    above = smooth - np.quantile(smooth, 0.6, axis=(1, 2), keepdims=True)
+    bright = 255 * np.clip(above / smooth.std(axis=(1, 2), keepdims=True), 0, 1)
+    return np.repeat(bright.astype(np.uint8)[:, None], data.image_shape[0], axis=1)
+
+
+def with_squares(image: np.ndarray, cells: int) -> np.ndarray:
+    """The image `[channels, height, width]`, then with a bright square of `cells` cells a side at each place.
+
+    Cells are those of a grid of `GRID` a side; the places are row by row.
+    """
+    rows, columns = (np.linspace(0, size, GRID + 1).round().astype(int) for size in image.shape[1:])
+    places = GRID + 1 - cells
+    images = np.repeat(image[None], 1 + places**2, axis=0)
+    for place in range(places**2):
+        row, column = divmod(place, places)
+        images[1 + place, :, rows[row] : rows[row + cells], columns[column] : columns[column + cells]] = 255
+    return images
+
+
+def answers(built: Architecture, weights: np.ndarray, data: ImageData, images: np.ndarray) -> np.ndarray:
+    """Logits of `weights [N, P]` on uint8 images `[B, ...]`: float64 `[N, B, classes]`."""
     inputs = torch.from_numpy(data.normalised(images))
     network = build_module(built, HYPERPARAMETERS.activation).eval()
     answer = vmap(lambda own: functional_call(network, own, (inputs,)))

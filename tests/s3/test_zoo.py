@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import run
+from tests.servers import free_port
 from tests.zoo import synthetic_zoo
 from weightzoo.errors import FormatError, MissingError
 from weightzoo.s3 import Folder, Location
@@ -166,3 +167,21 @@ def test_inspect_verify_and_export_take_a_place_on_s3(local, remote, tmp_path, c
     code, _ = run("export", str(remote), "--layout", "huggingface", "--license", "mit", "--to", str(tmp_path / "card"))
     assert code == 0
     np.testing.assert_array_equal(Zoo.open(tmp_path / "card").weights([3]), local.weights([3]))
+
+
+def test_a_server_that_refuses_or_is_away_is_one_line(local, remote, s3_server, monkeypatch):
+    down = f"http://127.0.0.1:{free_port()}"
+    for settings, expected in (
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "InvalidAccessKeyId: the access key is not known there; give the right one"),
+        ({"AWS_SECRET_ACCESS_KEY": "guessed-secret"}, "SignatureDoesNotMatch: the secret key is not that of"),
+        ({"AWS_ENDPOINT_URL": down}, f"nobody answers at {down}; start the server and do the same again"),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1"}, "127.0.0.1 is no URL of a server; correct it"),
+        ({"AWS_PROFILE": "nobody"}, "~/.aws has no such profile"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            code, said = run("inspect", str(remote))
+            assert (code, said.count("\n")) == (1, 1), said
+            assert expected in said
+            assert "guessed-secret" not in said

@@ -38,7 +38,12 @@ class Connection:
             with self._lock:
                 if self._process != os.getpid():
                     with self.errors(None):
-                        self._client = _client(self.settings)
+                        try:
+                            self._client = _client(self.settings)
+                        except ValueError as error:  # what boto3 raises of an endpoint that is no URL
+                            from weightzoo.s3.faults import translated
+
+                            raise translated(error, "S3", self.endpoint) from None
                     self._process = os.getpid()
         return self._client
 

@@ -55,6 +55,8 @@ def test_versions_are_pushed_listed_pulled_got_and_imported(dvc_project, s3_pref
     for tag, models in (("v1", 3), ("v2", 6)):
         found[tag] = contents(Path(str(write(made, models).path)))
         done("repro", "-q")
+        if tag == "v2":
+            assert [version["revision"] == "workspace" for version in versions(capsys)] == [True, False]
         commit(project, tag)
         subprocess.run(["git", "tag", tag], check=True)
         done("push", "-q")

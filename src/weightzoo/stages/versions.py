@@ -69,11 +69,12 @@ class _Content:
 
 
 def versions(zoo: str, workspace: Workspace) -> list[Version]:
-    """The versions of a zoo, the newest first.
+    """The versions of a zoo, given by name or as `zoos/ZOO`, the newest first.
 
     Raises:
         MissingError: this is no DVC project in git, or no revision of it has the zoo.
     """
+    zoo = zoo.removeprefix("zoos/").rstrip("/")
     project = project_folder(workspace.root)
     if project is None:
         raise MissingError("no DVC project here; go to the folder of dvc.yaml")
@@ -121,11 +122,12 @@ def _history(project: Path, zoo: str) -> Iterator[_Entry]:
 
 
 def _out(record: Any, zoo: str) -> dict[str, Any] | None:
-    """What a `dvc.lock` or a `.dvc` file says of the zoo."""
+    """What a `dvc.lock`, or the `.dvc` file beside the zoo, says of it."""
     with contextlib.suppress(AttributeError, TypeError, KeyError):
         stages = record.get("stages")
         outs = record["outs"] if stages is None else [out for stage in stages.values() for out in stage.get("outs", ())]
-        return next((out for out in outs if out["path"] in (f"zoos/{zoo}", zoo) and out["md5"].endswith(".dir")), None)
+        path = zoo if stages is None else f"zoos/{zoo}"
+        return next((out for out in outs if out["path"] == path and out["md5"].endswith(".dir")), None)
     return None
 
 

@@ -48,6 +48,8 @@ lint: $(INSTALLED)  ## style, types and the direction of imports
 
 ui: $(INSTALLED)  ## MLflow's user interface on mlruns, at http://127.0.0.1:5000
 	@case "$$MLFLOW_TRACKING_URI" in http*) echo "a server shows it: $$(weightzoo tracking-uri)"; exit;; esac; \
+	  endpoint=$$(dvc config remote.runs.endpointurl 2>/dev/null); \
+	  if [ -n "$$endpoint" ]; then export MLFLOW_S3_ENDPOINT_URL="$${MLFLOW_S3_ENDPOINT_URL:-$$endpoint}"; fi; \
 	  export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"; \
 	  mlflow ui --host 127.0.0.1 --port $${PORT:-5000} --workers 1
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from tests.analysis.test_alignment import drawn
+from tests.analysis.test_alignment import drawn, planted
 from tests.report.synthetic import HYP, synthetic_zoo
 from tests.training.helpers import SMALL_RESNET, TINY, image_data
 from weightzoo.analysis.alignment import repaired
 from weightzoo.analysis.landscape import barriers, curves, directions, pairs, planes, population
 from weightzoo.analysis.parents import parent_states
 from weightzoo.analysis.results import Context
-from weightzoo.architectures import architecture
+from weightzoo.architectures import Architecture, architecture
 from weightzoo.architectures.module import build_module
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import NotFoundError
 from weightzoo.training.evaluation import evaluate
 from weightzoo.zoo import Zoo
+from weightzoo.zoo.permute import Symmetries
 
-CNN_S = architecture("cnn-s", (1, 28, 28), 10)
+CNN_S, CNN_M = architecture("cnn-s", (1, 28, 28), 10), architecture("cnn-m", (3, 32, 32), 10)
 FACTORS = {**{name: values[:1] for name, values in HYP.items()}, "activation": ["tanh", "relu"], "dropout": [0.0, 0.5]}
 METHODS = [barriers.barriers, curves.connectivity, directions.regions, planes.planes]
 
@@ -151,6 +153,31 @@ def test_ends_are_the_models_and_a_permuted_copy_has_no_barrier_after_alignment(
     data = images.inputs["test"], images.labels["test"]
     expected = evaluate(zoo.architecture, row["activation"], weights, *data).accuracy.mean()
     assert row["accuracy_of_ends"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("built", [CNN_S, CNN_M, SMALL_RESNET], ids=lambda built: built.name)
+def test_the_barrier_to_a_permuted_copy_is_gone_after_alignment(built: Architecture):
+    data = image_data(built, train=40, val=10, test=40)
+    first = drawn(built, 3)
+    copies, _ = planted(built, first)
+    numbers = np.arange(3)
+    kinds = np.repeat("relu", 3)
+    both = pairs.Pairs(np.repeat(pairs.COPY, 3), numbers, numbers, kinds, first, copies)
+    zoo = SimpleNamespace(architecture=built, symmetries=Symmetries.of(built))
+    shares = np.linspace(0, 1, 5)
+    losses = {
+        name: barriers.along(built, kinds, barriers.straight(first, second, shares), data, Context()).test_loss
+        for name, second in barriers.aligned_pairs(zoo, both, data).items()
+    }
+    inside = slice(1, -1) if built is SMALL_RESNET else slice(None)  # where batch statistics are those of few images
+    change = {
+        name: np.abs(found[:, inside] / found[:, inside][:, :1] - 1).max(axis=1) for name, found in losses.items()
+    }
+    assert (change[barriers.AS_THEY_ARE] > 1e-2).all()
+    assert change[barriers.BY_WEIGHTS].max() < 1e-6
+    assert (
+        change[barriers.BY_ACTIVATIONS] < change[barriers.AS_THEY_ARE]
+    ).all()  # units that do nothing are not told apart
 
 
 def test_networks_between_get_statistics_of_their_own():

@@ -21,6 +21,7 @@ from weightzoo.analysis.prediction.published import published
 from weightzoo.analysis.prediction.study import Splits, Study
 from weightzoo.analysis.prediction.targets import ACCURACY, GAP, TARGETS, values_of
 from weightzoo.analysis.results import Context, Result
+from weightzoo.datasets.images import ImageData
 from weightzoo.errors import NotFoundError
 from weightzoo.zoo import Zoo
 
@@ -108,6 +109,27 @@ def test_another_zoo(planted_zoo: Zoo, tmp_path):
 def test_behaviour_needs_images(planted_zoo: Zoo):
     with pytest.raises(NotFoundError, match="images"):
         predict_from_behaviour(planted_zoo, QUICK)
+
+
+def test_behaviour_stands_beside_weights_and_a_measurement(planted_zoo: Zoo):
+    rng = np.random.default_rng(0)
+    sizes = {"train": 20, "val": 5, "test": 5}
+    images = ImageData(
+        "digits",
+        {split: rng.integers(0, 256, (size, 1, 28, 28)).astype(np.uint8) for split, size in sizes.items()},
+        {split: rng.integers(0, 10, size).astype(np.int32) for split, size in sizes.items()},
+        (0.5,),
+        (0.5,),
+        tuple("0123456789"),
+        "0",
+    )
+    found = predict_from_behaviour(planted_zoo, Context(quick=True, images=images))
+    assert {score.features for score in found.scores} == {
+        "s(W)", "margins", "homology", "all of these", "validation images"
+    }  # fmt: skip
+    assert value(found, "accuracy", "R2", "s(W)", "boosting") > 0.6
+    assert value(found, "accuracy", "R2", "all of these", "boosting") > 0.6
+    assert value(found, "accuracy", "R2", "validation images", "measured") == 1  # there they are as on the test images
 
 
 def test_ranks_keep_heaps_and_come_back():

@@ -21,7 +21,7 @@ from weightzoo.report.style import ACCENT, CATEGORIES, INK, MUTED, PANEL_INCHES,
 MOST_POINTS = 600  # each is an SVG element
 MOST_CATEGORIES = len(CATEGORIES)  # that colours tell apart; more values of a number are a scale
 MOST_NUMBERED = 90  # cells of a matrix that have their number written in them
-_BAR_INCHES = 0.21
+_BAR_INCHES, _LINE_INCHES = 0.21, 0.15
 _LINE = 20  # characters of a label beside a bar
 _MANY_COLUMNS = 8  # of a matrix: their names stand upright, or are left out where the rows have the same
 _ROUNDING = 1e-12
@@ -40,8 +40,9 @@ def height(figure: Figure, table: pd.DataFrame) -> float:
     if figure.kind == "bars":
         groups = len(_ordered(table[figure.by])) if figure.by else 1
         legend = 0.2 * -(-groups // 2) if figure.by else 0.0
-        lines = sum(max(groups, len(textwrap.wrap(label, _LINE))) for label in _ordered(table[figure.x]))
-        return max(usual, 0.6 + legend + _BAR_INCHES * lines)
+        names = _ordered(table[figure.x])
+        lines = max((len(textwrap.wrap(name, _LINE)) for name in names), default=0)
+        return max(usual, 0.6 + legend + len(names) * max(_BAR_INCHES * groups, _LINE_INCHES * lines))
     if figure.kind == "matrix":
         columns, rows = _ordered(table[figure.x]), _ordered(table[figure.y])
         upright = len(columns) > _MANY_COLUMNS and columns != rows

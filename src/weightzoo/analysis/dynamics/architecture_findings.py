@@ -111,8 +111,8 @@ def _result(zoo: Zoo, context: Context, found: list[dict[str, Search]], own: lis
                 "lines",
                 "progress",
                 "Best architecture so far",
-                "Validation accuracy of the best architecture trained in full, mean over its models and over "
-                "repetitions; the band is the range of repetitions.",
+                "Validation accuracy of the best architecture trained in full, behind the random ones that all "
+                "searches begin with: mean over its models and over repetitions, and the range of repetitions.",
                 "epochs",
                 "best",
                 "search",
@@ -196,7 +196,9 @@ def _ranked(
 
 def _progress(found: Sequence[Mapping[str, Search]]) -> pd.DataFrame:
     """The best validation accuracy by search and epochs spent: mean and range over repetitions."""
-    steps = sorted({spent for searched in found for search in searched.values() for spent in search.spent_by.values()})
+    every = [search for searched in found for search in searched.values()]
+    steps = sorted({spent for search in every for spent in search.spent_by.values()})
+    steps = [spent for spent in steps if spent >= FIRST * EPOCHS]  # before, all do the same
     rows: list[dict[str, object]] = []
     for name in found[0]:
         for spent in steps:

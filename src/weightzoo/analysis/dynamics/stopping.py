@@ -40,7 +40,7 @@ FEWEST_MODELS, FEWEST_EPOCHS = 8, 4
 THIRDS, ONE = "successive halving, 1/3 go on", "only the best behind epoch 1 goes on"
 RANDOM = "random search at the cost of halving by 3"
 CUTS = {THIRDS: 3, ONE: SUBSET}  # which shares go on where weights have a say
-UNSEEN, BY_WEIGHTS = " (unseen models)", ", judged by extrapolation from weights"
+UNSEEN, BY_WEIGHTS = " (unseen models)", ", by weights"
 
 
 @dataclass(frozen=True)

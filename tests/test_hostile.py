@@ -30,7 +30,8 @@ from tests.published import experiments
 from tests.published.test_unterthiner import write_zoo as write_unterthiner
 from tests.zoo.synthetic_zoo import header, records
 from weightzoo import checkpoints, published
-from weightzoo.analysis.output import read_analysis
+from weightzoo.analysis.output import read_analysis, write_analysis
+from weightzoo.analysis.results import Analysed, Context
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import WeightzooError
 from weightzoo.execution.manifest import read_manifest, write_manifest
@@ -138,11 +139,7 @@ def good(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path
     run.artifacts.rename(folder / "run")
     head = header(3)
     write_zoo(folder / "zoo", head, records(head))
-    (folder / "report").mkdir()
-    words = {"format": "weightzoo analysis 1", "methods": [], "left_out": []}
-    made = {"zoo": "z", "hash": "0", "seed": 0, "quick": True}
-    (folder / "report" / "methods.json").write_text(json.dumps({**words, "made": made}))
-    (folder / "report" / "analysis.json").write_text("[]")
+    write_analysis(folder / "report", Zoo.open(folder / "zoo"), Context(quick=True), Analysed((), ()))
     experiments.write_experiment(folder / "mnist_ray", 1)
     trial = next(path for path in (folder / "mnist_ray").iterdir() if path.is_dir())
     trial.rename(trial.with_name(TRIAL))

@@ -2,7 +2,8 @@
 
 - `analysis.json`: a list of records, one a score.
 - `analysis/<method>-<table>.csv`: the tables.
-- `methods.json`: of which zoo they are and how they were made; of each method its words, figures and tables.
+- `methods.json`: of which zoo they are and how they were made; of each method its words, figures and tables; and
+  checksums of all of this and of the files above, so that a changed digit is an error and never shown.
 - `scores.json`: the scores by method, target and metric, for `dvc metrics show`.
 """
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 RECORDS, TABLES, WORDS, BY_METHOD = "analysis.json", "analysis", "methods.json", "scores.json"
 OUTPUTS = (RECORDS, TABLES, WORDS, BY_METHOD)
 UNFINISHED = f".{TABLES}.partial-"  # how names begin of what a killed process may have left
-_FORMAT = "weightzoo analysis 1"
+_FORMAT = "weightzoo analysis 2"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def write_analysis(folder: Path | str, zoo: Zoo, context: Context, analysed: Ana
         for result in all_of_it.results
     ]
     left_out = [dataclasses.asdict(one) for one in all_of_it.left_out]
-    _write_json(folder / WORDS, {"format": _FORMAT, "made": made, "methods": methods, "left_out": left_out})
+    words = {"format": _FORMAT, "made": made, "methods": methods, "left_out": left_out, "files": _digests(folder)}
+    _write_json(folder / WORDS, words | {"checksum": _checksum(words)})
 
 
 def read_analysis(folder: Path | str) -> Stored | None:
@@ -94,6 +96,7 @@ def read_analysis(folder: Path | str) -> Stored | None:
         words = json.loads((folder / WORDS).read_text(encoding="utf-8"))
         if words["format"] != _FORMAT:
             raise FormatError(f"{folder / WORDS}: format {words['format']!r}, expected {_FORMAT!r}; analyse again")
+        _require_unaltered(folder, words)
         scores: dict[str, list[Score]] = {}
         for record in json.loads((folder / RECORDS).read_text(encoding="utf-8")):
             scores.setdefault(record.pop("method"), []).append(_score(record))
@@ -115,9 +118,34 @@ def read_analysis(folder: Path | str) -> Stored | None:
         if isinstance(error, FormatError):
             raise
         raise FormatError(
-            f"{folder}: its analysis is incomplete or corrupt ({str(error).splitlines()[0]}); analyse the zoo again"
+            f"{folder / WORDS}: the analysis is incomplete or corrupt ({str(error).splitlines()[0]}); "
+            "analyse the zoo again"
         ) from None
     return Stored(made, Analysed(results, left_out))
+
+
+def _require_unaltered(folder: Path, words: dict[str, Any]) -> None:
+    if words.pop("checksum") != _checksum(words):
+        raise FormatError(f"{folder / WORDS}: altered since it was written; analyse the zoo again")
+    found = _digests(folder)
+    for name, digest in words["files"].items():
+        if found.get(name) != digest:
+            raise FormatError(f"{folder / name}: missing or altered since it was written; analyse the zoo again")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Checksums of the scores and the tables, by path below the folder."""
+    digests: dict[str, str] = {}
+    for path in [folder / RECORDS, *sorted((folder / TABLES).glob("*.csv"))]:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+            digests[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return digests
+
+
+def _checksum(words: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def records(analysed: Analysed) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,30 @@ def test_a_damaged_run_alone_is_trained_again(project: Path, name: str, how: str
     assert f"of member {first}: " in told[1]
     after = runs()
     assert after.keys() == ids.keys()
+    assert {member for member in ids if after[member] != ids[member]} == {first}
+    assert contents() == before
+    assert run("repair", "a") == (0, "repair    a: nothing is broken\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE latest_metrics SET value = value + 0.125 WHERE key = 'test_accuracy'",
+        "UPDATE latest_metrics SET is_nan = 1 WHERE key = 'best_val_accuracy'",
+        "UPDATE params SET value = '0.25' WHERE key = 'learning_rate'",
+        "UPDATE tags SET value = 'test or train' WHERE key = 'weightzoo.split'",
+        "UPDATE tags SET value = replace(value, '10', '11') WHERE key = 'weightzoo.definition'",
+    ],
+)
+def test_a_record_that_was_altered_in_the_database_is_made_again(project: Path, change: str, capsys) -> None:
+    """SQLite itself notices no changed digit."""
+    before, ids = contents(), runs()
+    first, ours = min(ids.items())
+    with contextlib.closing(sqlite3.connect("mlruns/mlflow.db")) as database, database:
+        assert database.execute(f"{change} AND run_uuid = '{ours}'").rowcount == 1
+    assert run("repair", "a")[0] == 0
+    assert ours in capsys.readouterr().out
+    after = runs()
     assert {member for member in ids if after[member] != ids[member]} == {first}
     assert contents() == before
     assert run("repair", "a") == (0, "repair    a: nothing is broken\n")

@@ -1,19 +1,26 @@
-"""Finished runs whose artifacts are not what was recorded: every file read whole, and compared with its checksum."""
+"""Finished runs that are not what was recorded: files that do not match their checksums, records that belie them."""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from weightzoo import checkpoints
+from weightzoo.checkpoints import RecordedMetrics
+from weightzoo.connection import TAG
 from weightzoo.errors import FormatError, MissingError
 from weightzoo.execution.guard import only_trainer
-from weightzoo.tracking import KnownRun, RunStore, ZooRuns
+from weightzoo.execution.retraining import recorded_member
+from weightzoo.mistakes import short
+from weightzoo.redaction import redact
+from weightzoo.tracking import KnownRun, RunStore, ZooRuns, parameters
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A run, and what is wrong with its artifacts."""
+    """A run, and what is wrong with its artifacts or its record."""
 
     run: KnownRun
     reason: str
@@ -23,7 +30,9 @@ class Damage:
 
 
 def damaged_runs(store: RunStore, zoo: str, on_progress: Callable[[int, int], None] | None = None) -> list[Damage]:
-    """The ended runs of a zoo with artifacts that are missing, truncated or altered; `on_progress` counts runs.
+    """The ended runs of a zoo whose artifacts are missing, truncated or altered, or whose record contradicts them.
+
+    `on_progress` counts runs.
 
     Raises:
         TrackingError: the tracking store can't be used.
@@ -53,9 +62,53 @@ def delete_runs(store: RunStore, zoo: str, damaged: list[Damage]) -> None:
 def _reasons(runs: ZooRuns, run: KnownRun) -> Iterator[str]:
     """At most one: what is first found to be wrong."""
     try:
-        if run.damaged:
-            raise FormatError(f"{run.artifacts or run.artifact_uri}: files are missing or truncated")
         with runs.store.artifact_store.of(run.run_id, run.artifact_uri).folder() as folder:
-            checkpoints.check_artifacts(folder, run.member)
+            checkpoints.check_artifacts(folder, run.member)  # first, since it names the file
+            metrics = checkpoints.read_metrics(folder)
+        if run.damaged:
+            raise FormatError(f"{run.artifacts or run.artifact_uri}: not as many bytes as were recorded")
+        _require_record(runs, run, metrics)
     except (MissingError, FormatError) as error:
         yield str(error)
+
+
+def _require_record(runs: ZooRuns, run: KnownRun, metrics: RecordedMetrics) -> None:
+    """Compare what the tracking store has of a run with what was measured and with the member that its id stands for.
+
+    A database notices no changed digit. Not compared are times, the machine, and metrics of other epochs than the last.
+
+    Raises:
+        FormatError: they contradict each other.
+    """
+    store = runs.store
+    member, found = recorded_member(store, run.run_id), store.find(run.run_id).data
+    best = metrics.best_epoch
+    measured = {name: float(values[-1]) for name, values in metrics.values.items()} | {
+        "best_epoch": float(best),
+        "best_val_accuracy": float(metrics.values["val_accuracy"][best]),
+        "best_test_accuracy": float(metrics.values["test_accuracy"][best]),
+    }
+    about = {
+        "zoo": runs.name,
+        "dataset": member.dataset,
+        "dataset_hash": member.dataset_hash,
+        "architecture": member.architecture,
+        "split": member.split,
+        "last_epoch": str(metrics.last_epoch),
+    }
+    for recorded, expected in (
+        (found.metrics, {name: _as_stored(value) for name, value in measured.items()}),
+        (found.params, parameters(member)),
+        (found.tags, {TAG + name: value for name, value in about.items()}),
+    ):
+        for name, value in expected.items():
+            other = recorded.get(name, value)
+            if other != value and not (value != value and other != other):  # NaN is NaN here
+                raise FormatError(
+                    f"{redact(store.uri)}: has {name.removeprefix(TAG)} {short(other)}, expected {short(value)}"
+                )
+
+
+def _as_stored(value: float) -> float:
+    """MLflow keeps the largest number in place of infinity."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value)) if math.isinf(value) else value

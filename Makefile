@@ -65,9 +65,10 @@ bench: $(INSTALLED)  ## measure the engines against each other, into reports/ben
 bench-scale: $(INSTALLED)  ## measure what is promised of large stores, into reports/bench/scale.json
 	@python -m tests.benchmarks.scale
 
-chaos: $(INSTALLED)  ## damage 1,000 files and kill 200 builds, and see that nothing is lost: about half an hour
+chaos: $(INSTALLED)  ## damage 1,000 files, kill 200 times, fill disks, and see that nothing is lost: about half an hour
 	@python -m tests.chaos.corruption
 	@python -m tests.chaos.kills
+	@python -m tests.chaos.disks
 
 clean:  ## remove what builds made: data, zoos, reports (mlruns and .downloads stay)
 	@rm -rf data zoos reports

@@ -2,9 +2,11 @@
 
     python -m tests.chaos.corruption [--trials 1000] [--seed 0]
 
-A trial damages one file of a small zoo that was built, runs the commands that read it, and puts the file back. A command
-must either end well and give exactly what it gives on the undamaged zoo, or end with exit code 1 and one line that names
-the file (`verify` with one a finding). A traceback, a warning in place of an error, or any other output is a failure.
+A trial damages one file of a copy of a small project, and runs the commands that read it. A command must either end well
+and give exactly what it gives in the whole project, or end with exit code 1 and one line that names the file (`verify`
+with one a finding). A traceback, a warning in place of an error, or any other output is a failure. `verify` must notice
+whatever was altered of a packed zoo. `repair` must name and mend what it looks at: behind it every file of the project
+is what it was, and every member has one finished run.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +44,16 @@ PARAMS = {
         }
     },
 }
-VERIFY, ASSEMBLE, REPORT = ("verify", "a"), ("assemble", "a"), ("report", "a")
+MEMBERS = 4
+KEPT = ("data/a", "zoos/a", "zoos/a.members.json")  # outputs that DVC keeps
+RUNS = "mlruns/artifacts/*/*/artifacts"
+
+ROWS_ALONE = "provenance.parquet"  # its checksum is of its rows: bits that change none may go unnoticed
+
+Command = tuple[str, ...]
+PREPARE, TRAIN, ASSEMBLE, REPORT = ("prepare", "a"), ("train", "a"), ("assemble", "a"), ("report", "a")
+VERIFY, INSPECT, QUERY = ("verify", "a"), ("inspect", "zoos/a", "--json"), ("query", "zoo == 'a'", "--csv")
+REPAIR, LOOK = ("repair", "a"), ("repair", "a", "--dry-run")
 
 
 @dataclass(frozen=True)
@@ -46,22 +61,32 @@ class Victim:
     """A kind of file, and the commands that read it."""
 
     pattern: str
-    commands: tuple[tuple[str, ...], ...]
+    commands: tuple[Command, ...]
+    project: str = "built"  # the state of the project: see `Projects`
     may_change: bool = False  # a text that people write: altered, it may say something else
+    found_by: Command | None = None  # the command that must end with 1 whatever was altered
+    mended_by: Command | None = None  # the command behind which all is as before
 
 
 VICTIMS = (
-    Victim("data/a/images.safetensors", (ASSEMBLE, VERIFY)),
-    Victim(
-        "mlruns/artifacts/*/*/artifacts/checkpoints/*.safetensors", (ASSEMBLE, ("checkpoint", "RUN", "--epoch", "2"))
-    ),
-    Victim("mlruns/artifacts/*/*/artifacts/metrics.safetensors", (ASSEMBLE,)),
-    Victim("zoos/a/weights-00000.safetensors", (VERIFY, REPORT)),
-    Victim("zoos/a/probe-00000.safetensors", (VERIFY, REPORT)),
-    Victim("zoos/a/*.parquet", (VERIFY, REPORT, ("inspect", "zoos/a", "--json"))),
-    Victim("zoos/a/zoo.json", (VERIFY, REPORT, ("inspect", "zoos/a", "--json"))),
-    Victim("zoos/a.members.json", (ASSEMBLE,)),
+    Victim("data/a/images.safetensors", (ASSEMBLE, VERIFY), mended_by=REPAIR),
+    Victim(f"{RUNS}/checkpoints/*.safetensors", (ASSEMBLE, ("checkpoint", "RUN", "--epoch", "2")), mended_by=REPAIR),
+    Victim(f"{RUNS}/metrics.safetensors", (ASSEMBLE,), mended_by=REPAIR),
+    Victim("zoos/a/weights-00000.safetensors", (VERIFY, REPORT), found_by=VERIFY, mended_by=REPAIR),
+    Victim("zoos/a/probe-00000.safetensors", (VERIFY, REPORT), found_by=VERIFY, mended_by=REPAIR),
+    Victim("zoos/a/*.parquet", (VERIFY, REPORT, INSPECT), found_by=VERIFY, mended_by=REPAIR),
+    Victim("zoos/a/zoo.json", (VERIFY, REPORT, INSPECT), found_by=VERIFY, mended_by=REPAIR),
+    Victim("zoos/a.members.json", (ASSEMBLE,), mended_by=REPAIR),
     Victim("params.yaml", (("plan", "a", "--no-calibrate"),), may_change=True),
+    Victim("reports/a/methods.json", (REPORT,)),
+    Victim("reports/a/analysis.json", (REPORT,)),
+    Victim("reports/a/analysis/*.csv", (REPORT,)),
+    Victim("mlruns/mlflow.db", (ASSEMBLE, QUERY)),
+    Victim("cache/weightzoo/lanes/*.o", (("retrain", "RUN"),)),
+    Victim("mlruns/.resume/a/*/*.safetensors", (), project="interrupted", mended_by=TRAIN),
+    Victim("dvc.lock", (LOOK,), project="kept", may_change=True),
+    Victim(".dvc/cache/files/md5/*/*", (), project="kept", mended_by=REPAIR),
+    Victim("remote/files/md5/*/*", (), project="kept", mended_by=REPAIR),
 )
 
 
@@ -98,149 +123,285 @@ DAMAGES: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did: exit code, what it said and printed, and the zoo and report that lie there then."""
+    """What a command did: exit code, what it said and printed, and the files that it made or changed."""
 
     code: int
     said: str
     printed: str
-    made: dict[Path, str]  # hashes of their files
+    made: Mapping[str, str]  # hashes
+
+    def lines(self) -> list[str]:
+        return self.said.strip().splitlines()
 
 
-class Project:
-    """A small project that was built, in the current folder."""
+@dataclass
+class Projects:
+    """Small projects, each in a folder that is copied for every trial: MLflow keeps its database open."""
 
-    def __init__(self) -> None:
-        Path("params.yaml").write_text(json.dumps(PARAMS, indent=1))
-        for verb in ("prepare", "train", "assemble", "report"):
-            code, said = run(verb, "a")
-            if code:
-                raise RuntimeError(said)
-        self._whole = {path: path.read_bytes() for path in self._files()}
-        self._expected: dict[tuple[str, ...], Outcome] = {}
+    folder: Path
+    database: Path | None = None  # MLflow's empty one, if it is there: to make it takes seconds
+    _count: int = 0
+    _expected: dict[tuple[str, Command], Outcome] = field(default_factory=dict)
+
+    @cached_property
+    def built(self) -> Path:
+        """One that was built, and reported."""
+        made = self.folder / "built"
+        made.mkdir()
+        (made / "params.yaml").write_text(json.dumps(PARAMS, indent=1))
+        if self.database is not None:
+            (made / "mlruns").mkdir()
+            shutil.copy(self.database, made / "mlruns" / "mlflow.db")
+        with inside(made):
+            for command in (PREPARE, TRAIN, ASSEMBLE, ("analyse", "a", "spread", "agreement", "--quick"), REPORT):
+                succeed(command)
+        return made
+
+    @cached_property
+    def interrupted(self) -> Path:
+        """The same, but its training was interrupted at the first epoch; what it has to come to is `built`."""
+        from weightzoo.datasets import ImageData
+        from weightzoo.execution import Progress, train_zoo
+        from weightzoo.spec import load_params
+        from weightzoo.tracking import RunStore
+
+        made = self.folder / "interrupted"
+        shutil.copytree(self.built, made)
+        shutil.rmtree(made / "mlruns")
+        shutil.rmtree(made / "zoos")
+
+        def terminate(progress: Progress) -> None:
+            if progress.done > MEMBERS:
+                raise SystemExit
+
+        with inside(made), contextlib.suppress(SystemExit):
+            train_zoo(
+                "a",
+                load_params("params.yaml").zoo("a"),
+                ImageData.load("data/a"),
+                RunStore(),
+                on_progress=terminate,
+                snapshot_seconds=0.0,
+            )
+        return made
+
+    @cached_property
+    def kept(self) -> Path:
+        """A built one whose outputs DVC keeps, with a remote that is a folder."""
+        made = self.folder / "kept"
+        shutil.copytree(self.built, made)
+        with inside(made):
+            Path("dvc.yaml").write_text(json.dumps({"stages": {"all": {"cmd": "true", "outs": [*KEPT]}}}))
+            for command in (
+                "init --no-scm", "config cache.type copy", "commit --force", "remote add --default folder remote", "push",
+            ):  # fmt: skip
+                subprocess.run(["dvc", *command.split(), "--quiet"], check=True)
+        return made
+
+    @contextlib.contextmanager
+    def copy(self, name: str) -> Generator[Path]:
+        """A copy as the current folder."""
+        self._count += 1
+        folder = self.folder / f"trial-{self._count}"
+        shutil.copytree(getattr(self, name), folder)
+        try:
+            with inside(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def expected(self, project: str, command: Command) -> Outcome:
+        """What a command does in the whole project."""
+        if (project, command) not in self._expected:
+            with self.copy(project):
+                self._expected[project, command] = outcome(command)
+        return self._expected[project, command]
 
     def trial(self, victim: Victim, random: np.random.Generator) -> tuple[str, list[str]]:
         """One file, damaged in one way: what was done, and what is wrong with how the commands took it."""
-        files = sorted(Path().glob(victim.pattern))
+        whole = getattr(self, victim.project)
+        files = sorted(file.relative_to(whole) for file in whole.glob(victim.pattern) if file.is_file())
+        if not files:
+            raise RuntimeError(f"the project has no {victim.pattern}")
         file = files[random.integers(len(files))]
         damage = DAMAGES[random.integers(len(DAMAGES))]
-        content = file.read_bytes()
+        content = (whole / file).read_bytes()
         altered = damage(content, random)
         if altered == content:
             return "nothing", []
         wrong: list[str] = []
-        for command in victim.commands:
-            called = tuple(_run_of(file) if word == "RUN" else word for word in command)
-            expected = self._undamaged(called)
-            file.unlink()
-            file.write_bytes(altered)
-            wrong += [
-                f"{damage.__name__} of {file}: {' '.join(called)}: {fault}"
-                for fault in faults(self._run(called), expected, file, may_change=victim.may_change)
-            ]
-            self._restore()
+        for command in dict.fromkeys((*victim.commands, *filter(None, (victim.found_by, victim.mended_by)))):
+            called = tuple(_run_of(whole, file) if word == "RUN" else word for word in command)
+            expected = self.expected(victim.project, called)
+            with self.copy(victim.project) as folder:
+                replace(folder / file, altered)
+                found = outcome(called)
+                if command == victim.mended_by:
+                    goal = self.built if victim.project == "interrupted" else whole
+                    told = left_over(found, file, goal, names=command == REPAIR and file.name != ROWS_ALONE)
+                else:
+                    told = faults(found, expected, file, may_change=victim.may_change)
+                if command == victim.found_by and found.code != 1 and file.name != ROWS_ALONE:
+                    told.append("did not notice")
+            wrong += [f"{damage.__name__} of {file}: {' '.join(called)}: {fault}" for fault in told]
         return damage.__name__, wrong
 
-    def _undamaged(self, command: tuple[str, ...]) -> Outcome:
-        if command not in self._expected:
-            self._expected[command] = self._run(command)
-            self._restore()
-        return self._expected[command]
 
-    def _run(self, command: tuple[str, ...]) -> Outcome:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            try:
-                code, said = run(*command)
-            except BaseException as error:
-                code, said = -1, f"{type(error).__name__}: {error}"
-        files = [*Path("zoos/a").glob("*"), *Path("reports/a").rglob("*")]
-        made = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
-        made.pop(Path("zoos/a/provenance.parquet"), None)
-        return Outcome(code, said, printed.getvalue(), made)
+def replace(file: Path, content: bytes) -> None:
+    """Alter a file, and no other that it is linked to; its permissions stay, which DVC goes by."""
+    mode = file.stat().st_mode
+    file.unlink()
+    file.write_bytes(content)
+    file.chmod(mode)
 
-    def _restore(self) -> None:
-        for path in self._files() - self._whole.keys():
-            path.unlink()
-        for path, content in self._whole.items():
-            if not path.is_file() or path.read_bytes() != content:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.unlink(missing_ok=True)
-                path.write_bytes(content)
 
-    @staticmethod
-    def _files() -> set[Path]:
-        """All but the database, which MLflow keeps open."""
-        return {path for path in Path().rglob("*") if path.is_file() and not path.name.startswith("mlflow.db")}
+def outcome(command: Command) -> Outcome:
+    before = hashes(Path())
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            code, said = run(*command)
+        except BaseException as error:
+            code, said = -1, f"{type(error).__name__}: {error}"
+    now = hashes(Path())
+    made = {name: content for name, content in now.items() if before.get(name) != content}
+    return Outcome(code, _placeless(said), _placeless(printed.getvalue()), made)
+
+
+def _placeless(text: str) -> str:
+    """Without the folder of the trial; lines that the width of the terminal has broken are put together."""
+    return text.replace(str(Path().absolute()), ".")
+
+
+def succeed(command: Command) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        code, said = run(*command)
+    if code:
+        raise RuntimeError(said)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of all that building again must not change, by path."""
+    found: dict[str, str] = {}
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and not _may_differ(name):
+            found[name] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    return found
+
+
+def _may_differ(name: str) -> bool:
+    kept_by_dvc = name.startswith((".dvc/tmp", ".dvc/cache/runs"))
+    return name.startswith("mlruns/") or name.endswith("provenance.parquet") or ".lock" in name or kept_by_dvc
 
 
 def faults(found: Outcome, expected: Outcome, file: Path, *, may_change: bool) -> list[str]:
     """What is wrong with how a command took a damaged file."""
     if found.code == 0:
-        found.made.pop(file, None)
-        made = {path: content for path, content in expected.made.items() if path != file}
-        if may_change or (found.printed, found.made) == (expected.printed, made):
+        same = {name: content for name, content in found.made.items() if name != str(file)} == {
+            name: content for name, content in expected.made.items() if name != str(file)
+        }
+        if may_change or (same and found.printed == expected.printed):
             return []
-        return [f"ended well with another result: {found.said!r} {found.printed[-200:]!r}"]
-    lines = (found.said or found.printed).strip().splitlines()
+        return [f"ended well with another result: {found.said!r} {found.printed[-200:]!r} {sorted(found.made)}"]
     if found.code != 1:
         return [f"exit code {found.code}: {found.said!r}"]
-    if not may_change and not any(
-        file.name in line or str(file) in line for line in [*lines, *found.printed.splitlines()]
-    ):
+    lines = found.lines() or found.printed.strip().splitlines()
+    if not may_change and file.name not in found.said + found.printed:
         return [f"does not name the file: {lines}"]
     errors = [line for line in lines if line.startswith("error:")]
-    if found.said and (len(errors) != 1 or (len(lines) > 1 and not may_change)):
+    if found.said and (len(errors) != 1 or (lines[-1] != errors[0] and not may_change)):
         return [f"not one line: {lines}"]
     return []
 
 
-def _run_of(file: Path) -> str:
-    """The id of the run that an artifact belongs to."""
-    return file.parts[3]
+def left_over(found: Outcome, file: Path, goal: Path, *, names: bool) -> list[str]:
+    """What a command that mends has left broken, in comparison with a whole project."""
+    if found.code:
+        return [f"did not mend it: {found.said!r} {found.printed!r}"]
+    wrong = [] if not names or file.name in found.printed else [f"does not name the file: {found.said!r}"]
+    if not Path("zoos/a").exists():
+        succeed(ASSEMBLE)
+    now, before = hashes(Path()), hashes(goal)
+    wrong += [f"{name} is not what it was" for name in sorted(before) if now.get(name) != before[name]]
+    if artifacts(Path()) != artifacts(goal):
+        wrong.append("runs are not what they were")
+    return wrong
 
 
-def trials(count: int, seed: int) -> Generator[tuple[str, list[str]]]:
-    """That many damaged files, by turns of each kind, drawn from a seed; in the current folder, which is empty."""
-    random = np.random.default_rng(seed)
-    project = Project()
-    for number in range(count):
-        victim = VICTIMS[number % len(VICTIMS)]
-        damage, wrong = project.trial(victim, random)
-        yield f"{victim.pattern} {damage}", wrong
+def artifacts(folder: Path) -> dict[str, dict[str, str]]:
+    """The files of every member's run; a member without exactly one run, finished, is an error."""
+    from weightzoo.tracking import RunStore
+
+    found: dict[str, dict[str, str]] = {}
+    for member, own in RunStore(f"sqlite:///{folder.absolute()}/mlruns/mlflow.db").zoo("a").known().items():
+        (ended,) = own
+        if not ended.ended or ended.artifacts is None:
+            raise RuntimeError(f"run {ended.run_id} has not ended")
+        found[member] = hashes(ended.artifacts)
+    return found
+
+
+def _run_of(project: Path, file: Path) -> str:
+    """The id of the run that an artifact belongs to; of another file, of the first run."""
+    if file.parts[:2] == ("mlruns", "artifacts"):
+        return file.parts[3]
+    return min(path.name for path in project.glob("mlruns/artifacts/*/*"))
 
 
 @contextlib.contextmanager
-def own_folder() -> Generator[None]:
-    """An empty folder as the current one, with a tracking store and a cache of its own."""
+def inside(folder: Path) -> Generator[None]:
+    """The folder as the current one, with a tracking store and a cache of its own."""
     before, environment = Path.cwd(), dict(os.environ)
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlruns/mlflow.db"
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    os.environ["DVC_SITE_CACHE_DIR"] = str(folder / ".dvc" / "tmp" / "site")
+    try:
+        yield
+    finally:
+        forget_stores()
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def forget_stores() -> None:
+    """Close the databases that MLflow has opened: it keeps each open for good, and there are thousands."""
+    sqlalchemy_store = sys.modules.get("mlflow.store.tracking.sqlalchemy_store")
+    if sqlalchemy_store is not None:
+        engines = sqlalchemy_store.SqlAlchemyStore._engine_map
+        for engine in engines.values():
+            engine.dispose()
+
+
+def trials(count: int, seed: int, database: Path | None = None) -> Generator[tuple[str, list[str]]]:
+    """That many damaged files, by turns of each kind, drawn from a seed."""
+    random = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        os.chdir(folder)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlruns/mlflow.db"
-        try:
-            yield
-        finally:
-            os.chdir(before)
-            os.environ.clear()
-            os.environ.update(environment)
+        projects = Projects(Path(folder).resolve(), database)
+        for number in range(count):
+            victim = VICTIMS[number % len(VICTIMS)]
+            damage, wrong = projects.trial(victim, random)
+            yield f"{victim.pattern} {damage}", wrong
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run trials, print what was wrong; 1 if anything was."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos.corruption", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    done, wrong = Counter[str](), list[str]()
-    with own_folder():
-        for what, faulty in trials(given.trials, given.seed):
-            done[what] += 1
-            wrong += faulty
-            for one in faulty:
-                print(one, file=sys.stderr, flush=True)
+    given = parser.parse_args(arguments)
+    done, wrong, began = Counter[str](), list[str](), time.monotonic()
+    for what, faulty in trials(given.trials, given.seed):
+        done[what] += 1
+        wrong += faulty
+        for one in faulty:
+            print(one, file=sys.stderr, flush=True)
     for what, times in sorted(done.items()):
         print(f"{times:>5}  {what}")
-    print(f"{sum(done.values())} damaged files, {len(wrong)} taken wrongly")
+    print(f"{sum(done.values())} damaged files, {len(wrong)} taken wrongly, {time.monotonic() - began:.0f} s")
     return int(bool(wrong))
 
 

@@ -267,7 +267,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also if the process is killed or the machine fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
+    try:
+        partial.write_bytes(content)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is told without
+        raise
     partial.replace(path)
 
 

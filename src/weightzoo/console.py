@@ -5,7 +5,10 @@ Everything but results goes to stderr, so that the output of a verb can be piped
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -131,7 +134,29 @@ def guarded(run: Callable[[], None]) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+    except OSError as error:
+        said = _of_the_disk(error)
+        if said is None:
+            raise
+        stderr.print(f"[bold red]error:[/] {_one_line(WeightzooError(said))}", markup=True)
+        return EXIT_FAILED
     return 0
+
+
+_ROOM, _RIGHTS = "make room and run the same command again", "change its permissions and run the same command again"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
+    errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
+}  # fmt: skip
+
+
+def _of_the_disk(error: OSError) -> str | None:
+    """What to say of a full disk or a file that can't be written, wherever that was met; None of another error."""
+    told = re.search(r"errno (\d+)", str(error))  # Arrow gives it as text alone
+    number = error.errno or (int(told[1]) if told else 0)
+    if number not in _REMEDIES:
+        return None
+    return f"{f'{error.filename}: ' if error.filename else ''}{os.strerror(number)}; {_REMEDIES[number]}"
 
 
 def _one_line(error: Exception) -> str:

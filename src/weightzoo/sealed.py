@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
 from weightzoo.errors import FormatError, MissingError, WeightzooError
 
@@ -32,6 +34,21 @@ def sealed(tensors: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> byte
     listed, content = _parts(memoryview(save(contiguous)))
     checksum = _checksum(header, listed, content)
     return save(contiguous, {_KEY: json.dumps({**header, _CHECKSUM: checksum}, sort_keys=True)})
+
+
+def save_large(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write tensors without a copy of them in memory, which may be a gigabyte.
+
+    Raises:
+        OSError: it can't be written, for a full disk say, which safetensors tells as if the tensors were wrong.
+    """
+    try:
+        save_file(dict(tensors), path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 @contextmanager

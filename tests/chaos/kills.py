@@ -41,9 +41,9 @@ PARAMS = {
 }
 MEMBERS = 64
 STEPS = ("prepare", "train", "assemble")
-SHARES = {"local": 0.5, "servers": 0.3, "ray": 0.2}  # of the kills
+SHARES = {"local": 0.6, "servers": 0.25, "ray": 0.15}  # of the kills
 TRAINER = "trainer"
-AT_MOST = 6  # kills a build
+AT_MOST = 12  # kills a build
 PATIENCE = 20  # times the undisturbed time, and five minutes: then a build hangs
 
 
@@ -96,7 +96,7 @@ class Builder:
         return folder
 
     def _next_kill(self) -> float:
-        return time.monotonic() + self.draw.uniform(0, 0.8) * self.seconds
+        return time.monotonic() + self.draw.uniform(0, 0.6) * self.seconds
 
     def _kill(self, process: subprocess.Popen[bytes]) -> str | None:
         """Kill something; None if that is not there at the moment."""

@@ -11,9 +11,9 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from weightzoo.errors import FormatError, MissingError
+from weightzoo.sealed import save_large
 
 FORMAT = "weightzoo images 1"
 FILE = "images.safetensors"
@@ -97,7 +97,7 @@ class ImageData:
         target, partial = folder / FILE, folder / f".{FILE}.partial"
         partial.touch()
         mode = partial.stat().st_mode
-        save_file(tensors, partial, {"weightzoo": json.dumps(header, sort_keys=True)})
+        save_large(partial, tensors, {"weightzoo": json.dumps(header, sort_keys=True)})
         partial.chmod(mode)  # the library makes files that nobody else can read
         partial.replace(target)
         return target

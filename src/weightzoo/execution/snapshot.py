@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save, save_file
+from safetensors.numpy import save
 
 from weightzoo.checkpoints import write_atomically
 from weightzoo.errors import FormatError
+from weightzoo.sealed import save_large
 from weightzoo.training.protocol import Metrics, SparseMetrics, TrainState
 
 FORMAT = "weightzoo snapshot 1"
@@ -99,7 +100,7 @@ class Snapshot:
             "crc32": _checksum(tensors),
         }
         partial = self.folder / f".{STATE}.partial"
-        save_file(tensors, partial, {"weightzoo": json.dumps(header, sort_keys=True)})  # may take a gigabyte: no copy
+        save_large(partial, tensors, {"weightzoo": json.dumps(header, sort_keys=True)})
         partial.replace(self.folder / STATE)
         self._files, self._last = files, epochs[-1].epoch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import secrets
 import shutil
 import subprocess
@@ -170,3 +171,24 @@ def s3_prefix(s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     return f"s3://{s3_server.bucket('tests')}/{secrets.token_hex(8)}"
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_uri(request: pytest.FixtureRequest, new_store: Callable[[str], Path]) -> Iterator[Callable[[], str]]:
+    """Makes stores that are empty."""
+    uris: list[str] = []
+
+    def make() -> str:
+        number = next(_numbers)
+        if request.param == "sqlite":
+            uris.append(f"sqlite:///{new_store(f'store-{number}')}/mlflow.db")
+        else:
+            uris.append(request.getfixturevalue("postgresql").create(f"runs-{number}", "mlflow"))
+        return uris[-1]
+
+    yield make
+    for uri in uris:
+        forget(uri)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,24 +31,6 @@ from weightzoo.tracking import Addition, FinishedRun, Point, RunStore, ZooRuns
 
 ROOT = Path(__file__).parent.parent
 numbers = itertools.count()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def new_uri(request: pytest.FixtureRequest, new_store: Callable[[str], Path]) -> Iterator[Callable[[], str]]:
-    """Makes stores that are empty."""
-    uris: list[str] = []
-
-    def make() -> str:
-        number = next(numbers)
-        if request.param == "sqlite":
-            uris.append(f"sqlite:///{new_store(f'store-{number}')}/mlflow.db")
-        else:
-            uris.append(request.getfixturevalue("postgresql").create(f"bulk-{number}", "mlflow"))
-        return uris[-1]
-
-    yield make
-    for uri in uris:
-        forget(uri)
 
 
 def a_store(uri: str, folder: Path, *, public: bool = False) -> RunStore:
@@ -358,3 +340,19 @@ def test_more_runs_than_a_transaction_takes(new_store: Callable[[str], Path], mo
     new = [Change(None, NewRun(runs.experiment_id, runs.artifact_location, str(n), 1)) for n in range(10)]
     ids = runs.store.bulk.write(new)
     assert [runs.store.client.get_run(run_id).info.run_name for run_id in ids] == [str(n) for n in range(10)]
+
+
+def test_the_database_knows_how_many_rows_it_has(new_uri: Callable[[], str], tmp_path: Path) -> None:
+    store = a_store(uri := new_uri(), tmp_path)
+    runs = list(finished_runs(2))
+    store.zoo("z").record(runs)
+    store.update_statistics()
+    asked = {
+        "sqlite": "SELECT stat FROM sqlite_stat1 WHERE tbl = 'metrics' LIMIT 1",
+        "postgresql": "SELECT reltuples FROM pg_class WHERE relname = 'metrics'",
+    }
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect() as connection:
+        (told,) = connection.exec_driver_sql(asked[engine.dialect.name]).one()
+    engine.dispose()
+    assert int(str(told).split()[0].removesuffix(".0")) == sum(len(run.points) for run in runs)

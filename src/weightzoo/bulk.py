@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 LARGEST = 250  # runs of a transaction; more are written in several
+ANALYSED = ("experiments", "runs", "tags", "params", "metrics", "latest_metrics", "datasets", "inputs", "input_tags")
 CONTEXT = ("mlflow.data.context", "training")  # of a run's data set
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,249}")
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 8000  # characters; longer ones MLflow cuts, and says so
@@ -100,6 +101,18 @@ class BulkWriter:
             part = list(zip(ids, changes, strict=True))[start : start + LARGEST]
             self._insist(lambda part=part: self._write(part))
         return ids
+
+    def analyse(self) -> None:
+        """Let the database count its rows and values, by which it plans how to search them.
+
+        Raises:
+            SQLAlchemyError: the database can't be written to.
+        """
+        with writing(self._engine) as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA analysis_limit=1000")
+            for table in ANALYSED:
+                connection.exec_driver_sql(f"ANALYZE {table}")
 
     def _write(self, changes: Sequence[tuple[str, Change]]) -> None:
         with writing(self._engine) as connection:

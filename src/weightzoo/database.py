@@ -54,6 +54,17 @@ def writing(engine: Engine) -> Generator[Connection]:
         connection.commit()
 
 
+@contextlib.contextmanager
+def reading(engine: Engine) -> Generator[Connection]:
+    """One transaction, in which nothing changes whatever others write."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        yield connection
+
+
 def _engine(tracking_uri: str) -> Engine:
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool

@@ -85,17 +85,42 @@ FIELDS: Mapping[str, Kind] = {name: _KINDS[kind] for name, kind in TYPES.items()
 
 def record(run: MlflowRun) -> RunRecord:
     """What the tracking store has of a run that weightzoo made."""
-    tags = {name.removeprefix(TAG): value for name, value in run.data.tags.items() if name.startswith(TAG)}
-    known: dict[str, Any] = {**run.data.metrics, **run.data.params, **tags}
-    if run.info.status != "FINISHED" or tags.get("status") not in ENDED:
+    info, data = run.info, run.data
+    return record_of(
+        run_id=info.run_id,
+        status=info.status,
+        started_ms=info.start_time,
+        ended_ms=info.end_time,
+        artifact_uri=info.artifact_uri,
+        tags=data.tags,
+        params=data.params,
+        metrics=data.metrics,
+    )
+
+
+def record_of(
+    *,
+    run_id: str,
+    status: str,
+    started_ms: int | None,
+    ended_ms: int | None,
+    artifact_uri: str | None,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> RunRecord:
+    """The same, of its parts: MLflow's status, times in milliseconds since 1970, and what was logged."""
+    own = {name.removeprefix(TAG): value for name, value in tags.items() if name.startswith(TAG)}
+    known: dict[str, Any] = {**metrics, **params, **own}
+    if status != "FINISHED" or own.get("status") not in ENDED:
         known["status"] = TRAINING
     known |= {
-        "run_id": run.info.run_id,
-        "artifact_uri": run.info.artifact_uri,
-        "started": _time(run.info.start_time),
-        "ended": _time(run.info.end_time),
+        "run_id": run_id,
+        "artifact_uri": artifact_uri,
+        "started": _time(started_ms),
+        "ended": _time(ended_ms),
     }
-    return RunRecord(**{name: _typed(run.info.run_id, name, known.get(name), kind) for name, kind in TYPES.items()})
+    return RunRecord(**{name: _typed(run_id, name, known.get(name), kind) for name, kind in TYPES.items()})
 
 
 def _typed(run_id: str, name: str, value: Any, kind: str) -> Any:

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightzoo.connection import TAG, connect, default_tracking_uri, sqlite_path, tracking_errors
+from weightzoo.database import open_database
 from weightzoo.datasets.images import ImageData
 from weightzoo.errors import MissingError, NotFoundError
 from weightzoo.members import TRAINING
+from weightzoo.mirror import Mirrored, mirrored_runs
 from weightzoo.query import parse
 from weightzoo.records import FIELDS, TYPES, RunRecord, record
 from weightzoo.redaction import redact
@@ -55,6 +57,8 @@ class Registry:
             MissingError: there is no tracking store yet.
             TrackingError: it can't be read.
         """
+        if self._mirrored is not None:
+            return tuple(one.run for one in self._mirrored)
         return self._read(None)
 
     def query(self, text: str) -> Selection:
@@ -93,12 +97,30 @@ class Registry:
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's own client of this store."""
+        self._require_database()
+        return connect(self.tracking_uri)
+
+    @cached_property
+    def _mirrored(self) -> list[Mirrored] | None:
+        """All runs by way of the mirror; None if the database is not known, or is behind a server."""
+        self._require_database()
+        with tracking_errors(self.tracking_uri):
+            engine = open_database(self.tracking_uri)
+            if engine is None:
+                return None
+            try:
+                return mirrored_runs(engine, self.tracking_uri)
+            finally:
+                engine.dispose()
+
+    def _require_database(self) -> None:
         database = sqlite_path(self.tracking_uri)
         if database is not None and not database.exists():
             raise MissingError(f"{database}: no runs yet; run `weightzoo train` first, or set MLFLOW_TRACKING_URI")
-        return connect(self.tracking_uri)
 
     def _of_zoo(self, name: str) -> tuple[RunRecord, ...]:
+        if self._mirrored is not None:
+            return tuple(one.run for one in self._mirrored if one.experiment == name)
         client = self.client
         with tracking_errors(self.tracking_uri):
             experiment = client.get_experiment_by_name(name)

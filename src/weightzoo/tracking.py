@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,7 +26,6 @@ from weightzoo.artifacts import ArtifactStore, RunArtifacts, folder_bytes
 from weightzoo.bulk import CONTEXT, BulkWriter, Change, NewRun, Point, artifact_uri, dataset_source
 from weightzoo.connection import (
     ARTIFACTS_FOLDER,
-    BUSY_SECONDS,
     TAG,
     connect,
     default_tracking_uri,
@@ -217,19 +215,16 @@ class RunStore:
             return experiment
 
     def update_statistics(self) -> None:
-        """Tell SQLite how its tables have grown: sorting runs by a metric takes minutes without at 50,000 runs.
+        """Tell the database how its tables have grown: sorting runs by a metric takes minutes without at 50,000 runs.
+
+        PostgreSQL does so by itself, some minutes later. A database that is not known is left alone.
 
         Raises:
             TrackingError: the store can't be used.
         """
-        database = sqlite_path(self.uri)
-        if database is not None:
-            with (
-                tracking_errors(self.uri),
-                contextlib.closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as opened,
-            ):
-                opened.execute("PRAGMA analysis_limit=1000")
-                opened.execute("ANALYZE")
+        if self.bulk is not None:
+            with tracking_errors(self.uri):
+                self.bulk.analyse()
 
     def find(self, run: str) -> Run:
         """The MLflow run of a run id, or the ended one of a member id.

@@ -295,7 +295,8 @@ class _Transaction:
             values = ", ".join("?" * len(columns))
             self._connection.exec_driver_sql(f"{into} VALUES ({values}) ON CONFLICT {conflict}", [*rows])
             return
-        arrays = ", ".join(f"%s::{_POSTGRESQL[table.c[name].type.python_type]}[]" for name in columns)
+        mark = "%b" if self._connection.dialect.driver == "psycopg" else "%s"  # binary: strings need no quotes
+        arrays = ", ".join(f"{mark}::{_POSTGRESQL[table.c[name].type.python_type]}[]" for name in columns)
         statement = f"{into} SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}"
         self._connection.exec_driver_sql(statement, tuple(list(column) for column in zip(*rows, strict=True)))
 

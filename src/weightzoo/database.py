@@ -12,6 +12,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Generator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from weightzoo.connection import sqlite_path
@@ -40,8 +41,13 @@ def open_database(tracking_uri: str) -> Engine | None:
         if unknown is None:
             return engine
         engine.dispose()
-    _log.info("%s: runs are written and read one by one through MLflow, since %s", redact(tracking_uri), unknown)
+    _tell_once(redact(tracking_uri), unknown)
     return None
+
+
+@cache
+def _tell_once(store: str, why: str) -> None:
+    _log.warning("%s: runs are written and read one by one through MLflow, since %s", store, why)
 
 
 @contextlib.contextmanager

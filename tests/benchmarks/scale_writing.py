@@ -11,6 +11,7 @@ from multiprocessing.synchronize import Barrier
 from tests.benchmarks.population import finished_runs
 from tests.benchmarks.scale import Figure, timed
 from tests.servers import PostgreSQL
+from weightzoo import database
 from weightzoo.tracking import RunStore
 
 WRITERS = 3
@@ -59,6 +60,7 @@ def several_writers(uri: str, each: int) -> float:
 def _write(uri: str, number: int, each: int, together: Barrier) -> None:
     with tempfile.TemporaryDirectory(prefix="artifacts-") as artifacts:
         try:
+            database.KNOWN.clear()  # as if MLflow's tables were not known, which leaves its public calls
             runs = RunStore(uri, artifact_root=artifacts).zoo(f"writer-{number}")
             work = list(finished_runs(each))
             together.wait()

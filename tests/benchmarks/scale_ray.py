@@ -6,11 +6,11 @@ The table of the simulation goes to `reports/bench/scale_ray.md`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import tempfile
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,19 +167,13 @@ def requests_a_file() -> dict[int, int]:
             for number, (size, member) in enumerate(zip((500_000, 45_000_000), members(2), strict=True)):
                 run, counted = finished_run(member, number), 0
                 files = [("checkpoints/epochs_0000-0050.safetensors", bytes(size))]
-                runs.record(_with(run, files))
+                runs.record([dataclasses.replace(run, files=files)])
                 found[size] = counted
         finally:
             URLLib3Session.send = send  # type: ignore[method-assign]
             os.environ.clear()
             os.environ.update(before)
     return found
-
-
-def _with(run: Any, files: list[tuple[str, bytes]]) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(run, files=files)
 
 
 def catalogue(params: Params, requests: dict[int, int], *, quick: bool) -> list[Job]:
@@ -224,7 +218,7 @@ def catalogue(params: Params, requests: dict[int, int], *, quick: bool) -> list[
     return jobs
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Report:
     """The simulation in Markdown."""
 

@@ -96,12 +96,12 @@ class Builder:
         return folder
 
     def _next_kill(self) -> float:
-        return time.monotonic() + self.draw.uniform(0, 0.6) * self.seconds
+        return time.monotonic() + self.draw.uniform(0, 0.4) * self.seconds
 
     def _kill(self, process: subprocess.Popen[bytes]) -> str | None:
         """Kill something; None if that is not there at the moment."""
         victims = self.site.victims()
-        chosen = self.draw.choice(sorted([TRAINER, *victims]))
+        chosen = self.draw.choice([TRAINER, *sorted(victims) * 2])  # the trainer has a site of its own
         if chosen != TRAINER:
             return chosen if victims[chosen](self.draw) else None
         _kill_group(process)

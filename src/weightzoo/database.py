@@ -71,6 +71,16 @@ def reading(engine: Engine) -> Generator[Connection]:
         yield connection
 
 
+def settle(engine: Engine) -> None:
+    """Have SQLite move its log into the database, unless others are at work there; else who closes it last does so."""
+    from sqlalchemy.exc import DBAPIError
+
+    if engine.dialect.name == "sqlite":
+        with contextlib.suppress(DBAPIError), engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(truncate)")
+
+
 def _engine(tracking_uri: str) -> Engine:
     from sqlalchemy import create_engine, event
     from sqlalchemy.pool import NullPool

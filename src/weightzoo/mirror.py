@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weightzoo.connection import TAG, sqlite_path
-from weightzoo.database import reading
+from weightzoo.database import reading, settle
 from weightzoo.records import TYPES, RunRecord, record_of
 from weightzoo.redaction import redact
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FORMAT = "weightzoo mirror 1"
 FOLDER = ".cache"
 _DIGEST = 16  # bytes: of a run, and of the whole file at its end
-_SETTLED_SECONDS = 2.0  # behind the last write, after which file times tell two states apart
+_SETTLED_SECONDS = 0.1  # behind the last write, after which file times tell two states apart
 _TOGETHER = 1000  # runs that are asked for by their ids; if it is more of them, all are read
 _FROM_TYPE = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "datetime": pa.int64()}
 _SCHEMA = pa.schema(
@@ -70,8 +70,12 @@ def mirrored_runs(engine: Engine, tracking_uri: str) -> list[Mirrored]:
     """
     path = mirror_path(tracking_uri)
     state, table = _load(path)
-    files = _file_state(tracking_uri)  # before anything is read: what is written from now on is seen the next time
+    files = _file_state(tracking_uri)
     if files is None or files != state:
+        settle(engine)
+        if sqlite_path(tracking_uri) is not None:
+            time.sleep(_SETTLED_SECONDS)
+        files = _file_state(tracking_uri)  # before anything is read: what is written from now on is seen the next time
         with reading(engine) as connection:
             now = _server_state(connection) if sqlite_path(tracking_uri) is None else files
             if now is None or now != state:

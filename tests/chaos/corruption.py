@@ -82,6 +82,7 @@ VICTIMS = (
     Victim("reports/a/analysis.json", (REPORT,)),
     Victim("reports/a/analysis/*.csv", (REPORT,)),
     Victim("mlruns/mlflow.db", (ASSEMBLE, QUERY)),
+    Victim("mlruns/.cache/*.mirror", (QUERY,)),
     Victim("cache/weightzoo/lanes/*.o", (("retrain", "RUN"),)),
     Victim("mlruns/.resume/a/*/*.safetensors", (), project="interrupted", mended_by=TRAIN),
     Victim("dvc.lock", (LOOK,), project="kept", may_change=True),
@@ -153,7 +154,14 @@ class Projects:
             (made / "mlruns").mkdir()
             shutil.copy(self.database, made / "mlruns" / "mlflow.db")
         with inside(made):
-            for command in (PREPARE, TRAIN, ASSEMBLE, ("analyse", "a", "spread", "agreement", "--quick"), REPORT):
+            for command in (
+                PREPARE,
+                TRAIN,
+                ASSEMBLE,
+                ("analyse", "a", "spread", "agreement", "--quick"),
+                REPORT,
+                QUERY,
+            ):
                 succeed(command)
         return made
 

@@ -54,7 +54,7 @@ def connect(tracking_uri: str | None = None, patience: Patience | None = None) -
             _require_database(uri)
         else:
             raise TrackingError(f"{uri}: MLflow keeps runs in a database or behind a server; use sqlite:///PATH")
-        client = _client(uri)
+        client = _client(resolved(uri))
     if database is not None:
         return client
     return cast("MlflowClient", PatientClient(client, uri, patience or Patience()))
@@ -65,6 +65,15 @@ def sqlite_path(tracking_uri: str) -> Path | None:
     if not tracking_uri.startswith("sqlite:///"):
         return None
     return Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+
+
+def resolved(tracking_uri: str) -> str:
+    """The same store, also from another folder: MLflow keeps connections by URI, as long as the process lives."""
+    database = sqlite_path(tracking_uri)
+    if database is None:
+        return tracking_uri
+    _, mark, options = tracking_uri.partition("?")
+    return f"sqlite:///{database.absolute()}{mark}{options}"
 
 
 def local_artifacts(artifact_uri: str, tracking_uri: str) -> Path | None:

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from functools import cache
 from typing import TYPE_CHECKING
 
-from weightzoo.connection import sqlite_path
+from weightzoo.connection import resolved, sqlite_path
 from weightzoo.redaction import redact
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def open_database(tracking_uri: str) -> Engine | None:
         return None
     unknown = _unknown_installation() or _unknown_kind(tracking_uri)
     if unknown is None:
-        engine = _engine(tracking_uri)
+        engine = _engine(resolved(tracking_uri))
         unknown = _unknown_tables(engine)
         if unknown is None:
             return engine

@@ -90,7 +90,7 @@ def test_a_model_that_ran_off_does_not_take_the_map_for_itself(tmp_path: Path):
             chosen = factors if models is None else factors[models]
             return super().weights(models, epochs, layer) * chosen[:, None, None]
 
-    enlarged = analysis.weight_space(Enlarged(zoo.path))
+    enlarged = analysis.weight_space(Enlarged.open(zoo.path))
     np.testing.assert_allclose(enlarged.coordinates, plain.coordinates, atol=1e-6)
     np.testing.assert_allclose(enlarged.total_norms[4], 1e6 * plain.total_norms[4], rtol=1e-5)
 

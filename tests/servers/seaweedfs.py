@@ -33,7 +33,7 @@ class SeaweedFS(Server):
     ) -> None:
         super().__init__(folder)
         self.key, self.secret, self.reader = key, secret, reader
-        self.ports = ports or {name: free_port(GRPC) for name in PORTS}
+        self.ports = ports or _free_ports()
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
 
     @staticmethod
@@ -113,3 +113,15 @@ class SeaweedFS(Server):
         if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
             client.create_bucket(Bucket=name)
         return name
+
+
+def _free_ports() -> dict[str, int]:
+    """Ports of which none is, for its own protocol, another's."""
+    ports: dict[str, int] = {}
+    taken: set[int] = set()
+    for name in PORTS:
+        while taken & (both := {(port := free_port(GRPC)), port + GRPC}):
+            pass
+        ports[name] = port
+        taken |= both
+    return ports

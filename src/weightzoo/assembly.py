@@ -279,7 +279,8 @@ class _Artifacts:
         if all(own.path is not None for own in artifacts):
             yield from ((run, own.path) for run, own in zip(runs, artifacts, strict=True) if own.path is not None)
             return
-        with ThreadPoolExecutor(at_once) as pool, tempfile.TemporaryDirectory(prefix="weightzoo-") as place:
+        # the pool inside: what it fetches has come to an end before the folder goes
+        with tempfile.TemporaryDirectory(prefix="weightzoo-") as place, ThreadPoolExecutor(at_once) as pool:
             waiting: deque[tuple[RunRecord, Future[tempfile.TemporaryDirectory[str]]]] = deque()
             left = zip(runs, artifacts, strict=True)
             try:

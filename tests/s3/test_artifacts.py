@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from itertools import count
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
 from tests.execution import support
 from tests.servers import free_port
+from weightzoo import assembly
+from weightzoo.artifacts import RunArtifacts
 from weightzoo.errors import FormatError, MissingError, StorageError
 from weightzoo.execution import TrainSummary, train_zoo
 from weightzoo.execution.force import planned_deletion
@@ -55,6 +60,30 @@ def test_a_zoo_trained_and_assembled_on_s3_has_the_bytes_of_a_local_one(s3_prefi
             np.testing.assert_array_equal(value, expected[name])
     known = runs.zoo("z").known()
     assert runs.zoo("z").metrics(known[members[0]][0]).member == members[0]
+
+
+def test_an_error_waits_for_what_is_being_fetched(s3_prefix, folder, tmp_path, monkeypatch):
+    """What is under way writes into a folder that goes with the error."""
+    runs = store(folder, s3_prefix)
+    members = train(runs).members
+    fetch, turns, under_way, held = assembly._fetch, count(), Event(), []
+
+    def slowly(artifacts: RunArtifacts, place: str) -> object:
+        turn = next(turns)  # the first fetches the head of the zoo, alone
+        if turn == 1:
+            assert under_way.wait(30)
+            raise FormatError("damaged")
+        if turn > 1:
+            under_way.set()
+            time.sleep(0.3)
+            held.append(Path(place).is_dir())
+        return fetch(artifacts, place)
+
+    monkeypatch.setattr(assembly, "_fetch", slowly)
+    with pytest.raises(FormatError, match="damaged"):
+        Registry(runs.uri).members(members).assemble(tmp_path / "z")
+    assert held
+    assert all(held)
 
 
 def test_lost_and_altered_artifacts_are_noticed_and_trained_again(s3_prefix, folder, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
-import tarfile
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -81,8 +81,7 @@ def torchvision_parts(small: Small, root: Path) -> dict[str, Any]:
         with zipfile.ZipFile(small.folder / "tiny-imagenet-200.zip") as archive:
             archive.extractall(root)
         return {"train": known.ImageFolder(root / "tiny-imagenet-200" / "train")}
-    with tarfile.open(next(small.folder.iterdir())) as archive:
-        archive.extractall(root, filter="data")
+    shutil.unpack_archive(next(small.folder.iterdir()), root)
     own: type[Any] = {"stl10": known.STL10, "cifar10": known.CIFAR10, "cifar100": known.CIFAR100}[small.name]
     lists = {
         key: [[name, unpacked[name]] for name, _ in getattr(own, key) if name in unpacked]

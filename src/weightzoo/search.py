@@ -40,7 +40,7 @@ class Search:
         assert isinstance(spec.configuration, SearchConfiguration)
         self._spec, self._dataset_hash, self._configuration = spec, dataset_hash, spec.configuration
         self._space = search_space(spec)
-        with _quiet():
+        with quiet():
             self._study = optuna.create_study(direction=_direction(self._configuration), sampler=_sampler(spec))
         self._judge = _Judge(self._configuration, spec.training.epochs) if self._configuration.pruner else None
         self._drawn: Counter[Hyperparameters] = Counter()
@@ -143,7 +143,7 @@ class _Judge:
             if self._kind == "median"
             else PercentilePruner(100 / configuration.pruner.reduction, n_startup_trials=1)
         )
-        with _quiet():
+        with quiet():
             self._study = optuna.create_study(direction=_direction(configuration), sampler=RandomSampler(seed=0))
 
     def remember(self, result: Result) -> None:
@@ -188,8 +188,8 @@ def _direction(configuration: SearchConfiguration) -> Literal["maximize", "minim
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
-    """Without Optuna's notes: that a study was made, that a sampler is experimental (its version is bounded)."""
+def quiet() -> Generator[None]:
+    """Without Optuna's notes: that a study was made, that what is used is experimental (its version is bounded)."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 from sklearn.linear_model import RidgeCV
@@ -26,6 +23,7 @@ from weightzoo.architectures import Architecture
 from weightzoo.architectures.cost import multiply_adds
 from weightzoo.errors import NotFoundError, SpecError
 from weightzoo.members import Cohort, Hyperparameters
+from weightzoo.search import quiet
 
 if TYPE_CHECKING:
     from weightzoo.datasets.images import ImageData
@@ -175,7 +173,7 @@ class Space:
             NotFoundError: there are too few.
         """
         found: list[Graph] = []
-        with _quiet():
+        with quiet():
             if known:
                 sampler = TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
                 found = self._asked(sampler, known, count, _TRIES * count)
@@ -242,16 +240,3 @@ def surrogate(search: Search, graphs: Sequence[Graph], context: Context) -> Surr
     """One that is fitted to these graphs, which the search has trained in full."""
     truth = [search.fulls[graph].val_accuracy for graph in graphs]
     return Surrogate([search.looks[graph] for graph in graphs], truth, context)
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Without Optuna's notes of every study, and of arguments that are experimental (its version is bounded)."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -13,7 +13,7 @@ from weightzoo.architectures.graph import Architecture
 from weightzoo.datasets.images import ImageData
 from weightzoo.members import Cohort, Hyperparameters, Member, Protocol, Seeds
 from weightzoo.spec import Constant
-from weightzoo.training.lanes import winograd
+from weightzoo.training.lanes import winograd, winograd_rows
 from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.stages import Affine, lower
 
@@ -65,9 +65,9 @@ def random_images(graph: Architecture, sizes: dict[str, int]) -> ImageData:
 def multiply_adds(graph: Architecture) -> int:
     """What the lanes engine executes to train one model on one sample; updates and activations are not counted.
 
-    Forward and input gradient are dense, or take 16 or 12 for a window and pair of channels by Winograd's method; conv outputs
-    that no pooling window has are left out, and so is the gradient of the image. The weight gradient of a pooled layer has
-    one term a window.
+    Forward and input gradient are dense, or take 16 or 12 for a window and pair of channels by Winograd's method, and
+    forward half as many along rows alone. Conv outputs that no pooling window has are left out, and so is the gradient of
+    the image. The weight gradient of a pooled layer has one term a window.
     """
     total = 0
     for number, stage in enumerate(lower(graph)):
@@ -77,11 +77,13 @@ def multiply_adds(graph: Architecture) -> int:
             total += size * (3 if number else 2)
         elif isinstance(operation, Geometry):
             windows, channels, taps = math.prod(operation.output), operation.in_channels, operation.kernel**2
-            window = taps * operation.pool**2
+            forward = back = taps * operation.pool**2
             if winograd.fits(operation):
                 tile = winograd.Tile.of(operation)
-                window = tile.points // tile.windows
-            total += windows * channels * (window * (2 if number else 1) + taps)
+                forward = back = tile.points // tile.windows
+            elif winograd_rows.fits(operation):
+                forward //= 2
+            total += windows * channels * (forward + (back if number else 0) + taps)
     return total
 
 

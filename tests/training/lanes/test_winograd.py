@@ -12,10 +12,9 @@ from tests.training.lanes.helpers import avx2_target, first_gradients, has_avx2,
 from tests.training.lanes.test_gradients import assert_gradients
 from weightzoo.architectures.cnn import cnn_m
 from weightzoo.architectures.graph import Activation, Architecture, Conv, Dropout, Flatten, Layer, Linear, MaxPool
-from weightzoo.training.lanes import LanesEngine
+from weightzoo.training.lanes import LanesEngine, winograd, winograd_rows
 from weightzoo.training.lanes.geometry import Geometry
 from weightzoo.training.lanes.stages import lower
-from weightzoo.training.lanes.winograd import Tile, fits
 from weightzoo.training.reference import ReferenceEngine
 
 
@@ -45,19 +44,29 @@ GRAPHS = {
     "two windows a tile, padding": graph(
         (1, 10, 16), Conv("a", 1, 9, kernel=1), Activation(), Conv("b", 9, 10, 3, padding=1), MaxPool(2), Dropout()
     ),
+    "rows, odd sizes, columns in parts": graph((2, 10, 60), Conv("a", 2, 5, 3), MaxPool(2), Activation(), Dropout()),
+    "rows, padding": graph((3, 9, 12), Conv("a", 3, 4, 3, padding=1), MaxPool(2), Activation()),
+    "rows, behind another layer": graph(
+        (1, 13, 21), Conv("a", 1, 6, 3), Activation(), Conv("b", 6, 7, 3, padding=1), MaxPool(2), Activation()
+    ),
     "on the image": graph((9, 10, 12), Conv("a", 9, 10, kernel=3, padding=1), MaxPool(2), Activation()),
 }  # fmt: skip
 
 
-def tiles(architecture: Architecture) -> list[int]:
-    """The windows in a tile of each convolution that is done in tiles."""
-    operations = [stage.operation for stage in lower(architecture)]
-    return [Tile.of(each).windows for each in operations if isinstance(each, Geometry) and fits(each)]
+def methods(architecture: Architecture) -> list[int | str]:
+    """Of each convolution that is done by one of the methods the windows in a tile, or that it is the one for rows."""
+    operations = [stage.operation for stage in lower(architecture) if isinstance(stage.operation, Geometry)]
+    return [
+        winograd.Tile.of(each).windows if winograd.fits(each) else "rows"
+        for each in operations
+        if winograd.fits(each) or winograd_rows.fits(each)
+    ]
 
 
 def test_where_it_is_used() -> None:
-    assert [tiles(architecture) for architecture in GRAPHS.values()] == [[1], [1], [2], [1, 1], [2], [2], [2]]
-    assert tiles(cnn_m(3, 10)) == [2, 1]
+    found = {name: methods(architecture) for name, architecture in GRAPHS.items()}
+    assert list(found.values()) == [[1], [1], [2], [1, 1], [2], [2], ["rows"], ["rows"], ["rows"], [2]]
+    assert methods(cnn_m(3, 10)) == ["rows", 2, 1]
 
 
 @pytest.mark.parametrize("architecture", GRAPHS.values(), ids=GRAPHS.keys())
@@ -65,7 +74,7 @@ def test_gradients(architecture: Architecture, cache: Path) -> None:
     assert_gradients(architecture, "gelu", cache, rates=(0.0, 0.4))
 
 
-@pytest.mark.parametrize("name", ["on the image", "padding"])
+@pytest.mark.parametrize("name", ["on the image", "padding", "rows, padding", "rows, odd sizes, columns in parts"])
 def test_evaluation_is_that_of_the_reference(name: str, cache: Path) -> None:
     data = image_data(GRAPHS[name], train=8, val=20, test=60)
     cohort = make_cohort([{}, {"dropout": 0.3}], epochs=1, batch_size=4)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 from weightzoo.architectures.graph import Architecture
-from weightzoo.training.lanes import convolution, convolution_gradients, linear, pooling, winograd
+from weightzoo.training.lanes import convolution, convolution_gradients, linear, pooling, winograd, winograd_rows
 from weightzoo.training.lanes.choice import choice_type
 from weightzoo.training.lanes.cross_entropy import Loss
 from weightzoo.training.lanes.dropout import DRAWS, SCALE
@@ -39,6 +40,7 @@ class Network:
         self.stages = lower(recipe.architecture)
         self.prefix = "train" if training else "evaluate"
         self.workspace = Workspace(program.width)
+        self.methods = self._methods()
         self.transforms = self._transforms()
         self.forwards = [self._forward(number, stage) for number, stage in enumerate(self.stages)]
         self.backwards = [self._backward(number, stage) for number, stage in enumerate(self.stages)] if training else []
@@ -66,9 +68,9 @@ class Network:
             output = ArrayType(stage.output)
             self.workspace.add(f"h{number}", stage.stored)
             if isinstance(stage.operation, Geometry):
-                if number in self.transforms:
-                    self.workspace.add(f"u{number}", winograd.transformed_weight(stage.operation))
-                    scratch.append(ArrayType((winograd.scratch(self.program, stage.operation).size,)))
+                if (method := self.methods.get(number)) is not None:
+                    self.workspace.add(f"u{number}", method.transformed_weight(stage.operation))
+                    scratch.append(ArrayType((method.scratch(self.program, stage.operation).size,)))
                 else:
                     scratch.append(convolution.scratch_type(self.program, stage.operation))
             if self.training:
@@ -85,12 +87,22 @@ class Network:
         self.workspace.add("draws", DRAWS)
         self.workspace.add("scale", SCALE)
 
-    def _transforms(self) -> dict[int, Function]:
-        """The stages whose convolution is done by Winograd's method, and what transforms their weight."""
+    def _methods(self) -> dict[int, ModuleType]:
+        """The stages whose convolution is done by one of Winograd's methods, and the module of its kernels."""
         return {
-            number: winograd.transform_weight(self.program, f"{self.prefix}_transform{number}", stage.operation)
+            number: method
             for number, stage in enumerate(self.stages)
-            if isinstance(stage.operation, Geometry) and winograd.fits(stage.operation)
+            for method in (winograd, winograd_rows)
+            if isinstance(stage.operation, Geometry) and method.fits(stage.operation)
+        }
+
+    def _transforms(self) -> dict[int, Function]:
+        """What transforms the weight of the stages that `methods` has."""
+        return {
+            number: method.transform_weight(
+                self.program, f"{self.prefix}_transform{number}", self.stages[number].operation
+            )
+            for number, method in self.methods.items()
         }
 
     def _forward(self, number: int, stage: Stage) -> Function:
@@ -108,8 +120,9 @@ class Network:
             return pooling.forward(
                 self.program, name, stage.input, operation.size, x, output, stage.pointwise, act, **mode
             )
-        forward = winograd.forward if number in self.transforms else convolution.forward
-        return forward(self.program, name, operation, x, output, stage.pointwise, act, **mode)
+        return self.methods.get(number, convolution).forward(
+            self.program, name, operation, x, output, stage.pointwise, act, **mode
+        )
 
     def _backward(self, number: int, stage: Stage) -> dict[str, Function]:
         """The functions that lead back through a stage: to its weights, and to its input if any weights come before."""
@@ -123,7 +136,7 @@ class Network:
                 found["input"] = linear.input_gradient(self.program, f"input{number}", *sizes, derivative=derivative)
         elif isinstance(operation, Geometry):
             found["weight"] = convolution_gradients.weight_gradient(self.program, f"weight{number}", operation, x)
-            if inner and number in self.transforms:
+            if inner and self.methods.get(number) is winograd:
                 found["input"] = winograd.input_gradient(
                     self.program, f"input{number}", operation, derivative=derivative
                 )
@@ -212,7 +225,7 @@ class Network:
             arguments |= {"g": g, "w": self._weights(weights, stage)[0]}
         elif isinstance(stage.operation, Pool):
             arguments |= {"g": g, **choice}
-        elif number in self.transforms:
+        elif self.methods.get(number) is winograd:
             arguments |= {"g": g, "u": at(work, f"u{number}"), "scratch": at(work, "scratch"), **choice}
         else:
             if "spread" in kernels:

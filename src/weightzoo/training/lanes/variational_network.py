@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 from weightzoo.training.lanes import variational
 from weightzoo.training.lanes.dropout import DRAWS, draw_visit
@@ -96,7 +97,7 @@ class VariationalNetwork(Network):
             self._input_backward(code, work, at(work, "variances"), number, by_q, through_q)
             self.joins[number](code, x=at(work, f"h{number - 1}"), through_q=through_q, out=out, d=d)
 
-    def _transforms(self) -> dict[int, Function]:
+    def _methods(self) -> dict[int, ModuleType]:
         return {}  # two sums share their inputs, which Winograd's transforms would keep apart
 
     def _derivative(self, number: int) -> bool:

@@ -237,6 +237,15 @@ def test_sections_that_do_not_fit_together_are_refused(changes: dict[str, Any], 
     assert refusal(params(**changes)) == f"p.yaml: zoos.a.{message}"
 
 
+@pytest.mark.parametrize("kind", ["finetune", "sparsify"])
+def test_descendants_are_trained_on_what_zoos_are(kind: str) -> None:
+    own = {"start": {"zoo": "a"}, "engine": "lanes", "device": "cuda"}
+    content = params() | {kind: {"b": own | ({"dataset": "digits"} if kind == "finetune" else {})}}
+    assert (
+        refusal(content) == f"p.yaml: {kind}.b.engine: got lanes, which runs on the cpu, not on cuda; use auto or torch"
+    )
+
+
 def test_several_mistakes_are_told_at_once_a_line_each() -> None:
     content = params("training.epochs", 0)
     content["zoos"]["a"]["factors"]["dropout"] = [0, 2, True]

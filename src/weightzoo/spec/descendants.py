@@ -9,12 +9,10 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from weightzoo.mistakes import TAG, refusal, short
 from weightzoo.spec.configurations import AnySeeds
-from weightzoo.spec.training import Execution, Training
+from weightzoo.spec.training import Trained, Training
 from weightzoo.spec.values import (
     MAX_EPOCHS,
-    Device,
     Distinct,
-    EngineChoice,
     Fraction,
     Initialisation,
     Listed,
@@ -103,7 +101,7 @@ Sparsification = Annotated[
 ]
 
 
-class SparsifySpec(Section):
+class SparsifySpec(Trained):
     """A zoo of sparse twins: models of a packed zoo that are made sparse while they are trained on.
 
     Each with its own optimiser, learning rate, schedule, batch size and seeds, on the images that it was trained on.
@@ -112,10 +110,6 @@ class SparsifySpec(Section):
     start: Start = Field(description="`start`, e.g. {zoo: digits-seed}")
     method: Sparsification = Variational()
     epochs: Annotated[int, Number, Field(ge=1, le=MAX_EPOCHS)] = 25
-    engine: EngineChoice = "auto"
-    device: Device = "cpu"
-    compile: Annotated[bool, Field(strict=True)] = False
-    execution: Execution | None = None
 
     @model_validator(mode="after")
     def _an_epoch_a_step(self) -> Self:
@@ -124,7 +118,7 @@ class SparsifySpec(Section):
         return self
 
 
-class FinetuneSpec(Section):
+class FinetuneSpec(Trained):
     """A zoo whose members start from trained models, on any data set of the same image shape.
 
     Every model chosen by `start` is trained once for each point of `factors` and each of the `seeds`; what `factors`
@@ -136,8 +130,4 @@ class FinetuneSpec(Section):
     factors: Overrides = Overrides()
     seeds: AnySeeds | None = None
     training: Training = Training()
-    engine: EngineChoice = "auto"
-    device: Device = "cpu"
-    compile: Annotated[bool, Field(strict=True)] = False
-    execution: Execution | None = None
     seed: Seed = 0

@@ -12,8 +12,10 @@ from weightzoo.spec.values import (
     MAX_BATCH,
     MAX_EPOCHS,
     Degrees,
+    Device,
     Distinct,
     Divisor,
+    EngineChoice,
     Fraction,
     Number,
     PositiveInt,
@@ -167,3 +169,18 @@ Execution = Annotated[
     Discriminator(kind_of),
     BeforeValidator(expand_kind),
 ]
+
+
+class Trained(Section):
+    """What trains a population, and where. Nothing of it is part of a member's identity."""
+
+    engine: EngineChoice = "auto"
+    device: Device = "cpu"
+    compile: Annotated[bool, Field(strict=True)] = False
+    execution: Execution | None = None
+
+    @model_validator(mode="after")
+    def _engine_fits_device(self) -> Self:
+        if self.engine == "lanes" and self.device != "cpu":
+            raise refusal(f"got lanes, which runs on the cpu, not on {self.device}; use auto or torch", "engine")
+        return self

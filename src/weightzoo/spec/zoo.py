@@ -15,14 +15,12 @@ from weightzoo.spec.configurations import (
     Range,
     SearchConfiguration,
 )
-from weightzoo.spec.training import Execution, Training
+from weightzoo.spec.training import Trained, Training
 from weightzoo.spec.values import (
     MAX_MODELS,
     ArchitectureName,
     DatasetSource,
-    Device,
     DistinctIfAny,
-    EngineChoice,
     Listed,
     Name,
     Number,
@@ -44,7 +42,7 @@ class DatasetSpec(Section):
     seed: Seed = 0
 
 
-class ZooSpec(Section):
+class ZooSpec(Trained):
     """One zoo: a population of members of one architecture on one data set."""
 
     dataset: str = Field(description="`dataset`, the name of a section below `datasets`")
@@ -52,10 +50,6 @@ class ZooSpec(Section):
     configuration: Configuration = Field(description="`configuration`, e.g. {kind: grid, seeds: {count: 2}}")
     factors: Factors = Factors()
     training: Training = Training()
-    engine: EngineChoice = "auto"
-    device: Device = "cpu"
-    compile: Annotated[bool, Field(strict=True)] = False
-    execution: Execution | None = None
     seed: Seed = 0
     collections: Annotated[tuple[Name, ...], Listed, DistinctIfAny] = ()
 
@@ -126,9 +120,7 @@ class ZooSpec(Section):
         return self
 
     @model_validator(mode="after")
-    def _training_fits(self) -> Self:
-        if self.engine == "lanes" and self.device != "cpu":
-            raise refusal(f"got lanes, which runs on the cpu, not on {self.device}; use auto or torch", "engine")
+    def _pruner_fits_training(self) -> Self:
         pruner = self.configuration.pruner if isinstance(self.configuration, SearchConfiguration) else None
         if pruner is not None and pruner.warmup_epochs >= self.training.epochs:
             raise refusal(

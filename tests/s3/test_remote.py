@@ -53,6 +53,18 @@ def test_setup_writes_settings_and_no_secret(place, s3_server, dvc_project):
     assert status.stdout.split() == ["M", ".dvc/config"]
 
 
+def test_setup_says_what_it_replaces(place, s3_server, dvc_project):
+    subprocess.run(["dvc", "remote", "add", "-q", "--default", "disk", "/tmp/elsewhere"], cwd=dvc_project, check=True)
+    code, said = run("remote", "setup", place, "--endpoint-url", s3_server.url)
+    assert code == 0, said
+    assert "the default remote was disk; `dvc push --remote disk` goes there as before" in said
+    code, said = run("remote", "setup", f"{place}/other", "--endpoint-url", s3_server.url)
+    assert code == 0, said
+    assert f"the remote s3 was {place}/dvc; what lies there stays there" in said
+    assert f"the remote runs was {place}/runs; " in said
+    assert "default" not in said
+
+
 def test_keys_of_the_ignored_file_are_used_for_all_of_the_bucket(place, s3_server, dvc_project, monkeypatch, capsys):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -129,13 +129,26 @@ def remotes(folder: Path | None = None) -> dict[str, dict[str, Any]]:
     Raises:
         SpecError: it can't be read.
     """
+    return _configuration(folder).get("remote", {})
+
+
+def default_remote(folder: Path | None = None) -> str | None:
+    """The name of the remote that DVC uses unless another is asked for.
+
+    Raises:
+        SpecError: DVC's configuration can't be read.
+    """
+    return _configuration(folder).get("core", {}).get("remote")
+
+
+def _configuration(folder: Path | None) -> dict[str, Any]:
     project = project_folder(folder)
     if project is None:
         return {}
     from dvc.config import Config, ConfigError
 
     try:
-        return dict(Config(str(project / ".dvc"))["remote"])
+        return dict(Config(str(project / ".dvc")))
     except (ConfigError, OSError) as error:
         raise SpecError(f"{project / '.dvc' / 'config'}: {' '.join(str(error).split())}; correct it") from None
 
@@ -154,6 +167,6 @@ def without_password(url: str) -> str:
 
 
 __all__ = [
-    "RUNS", "SCHEME", "STORAGE", "Settings", "project_folder", "remotes", "runs_root", "settings_for", "tracked_secret",
-    "without_password", "write_remotes",
+    "RUNS", "SCHEME", "STORAGE", "Settings", "default_remote", "project_folder", "remotes", "runs_root", "settings_for",
+    "tracked_secret", "without_password", "write_remotes",
 ]  # fmt: skip

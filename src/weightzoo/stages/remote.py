@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from weightzoo.console import readable_size, say
 from weightzoo.errors import MissingError, SpecError, StorageError
 from weightzoo.s3 import Connection, Folder, Location, Settings, is_s3, settings_for
 from weightzoo.s3.rights import try_out
-from weightzoo.s3.settings import RUNS, STORAGE, project_folder, remotes, tracked_secret, write_remotes
+from weightzoo.s3.settings import (
+    RUNS,
+    STORAGE,
+    default_remote,
+    project_folder,
+    remotes,
+    tracked_secret,
+    without_password,
+    write_remotes,
+)
 from weightzoo.s3.uploads import Upload, abort, unfinished
 from weightzoo.workspace import Workspace
 
@@ -46,12 +56,15 @@ def setup(
     try_out(Folder(location, Connection(dataclasses.replace(known, **given))))
     say(f"remote    {location}: written, listed, read and deleted")
     places = {STORAGE: location / _DVC, RUNS: location / _RUNS}
+    replaced = list(_replaced(places, project))
     try:
         written = write_remotes(places, told, local=local, folder=project)
     except OSError as error:
         raise SpecError(f"{project / '.dvc'}: can't be written ({error.strerror}); change its permissions") from None
     say(f"remote    {written.relative_to(project.absolute())}: `dvc push` goes to {places[STORAGE]}")
     say(f"remote    {written.relative_to(project.absolute())}: artifacts of new zoos' runs go to {places[RUNS]}")
+    for line in replaced:
+        say(f"remote    {line}")
 
 
 def check(workspace: Workspace) -> list[str]:
@@ -102,6 +115,17 @@ def sweep(workspace: Workspace, url: str | None, *, older_than: datetime.timedel
             swept.append(upload)
     say(f"sweep     {_described(swept)} {'found' if dry_run else 'aborted'}")
     return swept
+
+
+def _replaced(places: Mapping[str, Location], project: Path) -> Iterator[str]:
+    """What the project's remotes were, where writing `places` changes that."""
+    known, default = remotes(project), default_remote(project)
+    for name, place in places.items():
+        url = str(known.get(name, {}).get("url", place))
+        if url != str(place):
+            yield f"the remote {name} was {without_password(url)}; what lies there stays there"
+    if default not in (None, STORAGE):
+        yield f"the default remote was {default}; `dvc push --remote {default}` goes there as before"
 
 
 def _described(uploads: list[Upload]) -> str:

@@ -12,47 +12,35 @@ is what it was, and every member has one finished run.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import io
-import json
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tests.conftest import run
+from tests.chaos.projects import (
+    ASSEMBLE,
+    QUERY,
+    REPORT,
+    TRAIN,
+    Command,
+    Outcome,
+    Projects,
+    artifacts,
+    hashes,
+    outcome,
+    succeed,
+)  # fmt: skip
 
-PARAMS = {
-    "build": ["a"],
-    "datasets": {"digits": {"train": 60, "val": 20, "test": 60}},
-    "zoos": {
-        "a": {
-            "dataset": "digits",
-            "architecture": "cnn-s",
-            "configuration": {"kind": "seed", "seeds": {"first": 1, "count": 4}},
-            "training": {"epochs": 2},
-        }
-    },
-}
-MEMBERS = 4
-KEPT = ("data/a", "zoos/a", "zoos/a.members.json")  # outputs that DVC keeps
 RUNS = "mlruns/artifacts/*/*/artifacts"
 
 ROWS_ALONE = "provenance.parquet"  # its checksum is of its rows: bits that change none may go unnoticed
 
-Command = tuple[str, ...]
-PREPARE, TRAIN, ASSEMBLE, REPORT = ("prepare", "a"), ("train", "a"), ("assemble", "a"), ("report", "a")
-VERIFY, INSPECT, QUERY = ("verify", "a"), ("inspect", "zoos/a", "--json"), ("query", "zoo == 'a'", "--csv")
+VERIFY, INSPECT = ("verify", "a"), ("inspect", "zoos/a", "--json")
 REPAIR, LOOK = ("repair", "a"), ("repair", "a", "--dry-run")
 
 
@@ -122,137 +110,34 @@ DAMAGES: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command did: exit code, what it said and printed, and the files that it made or changed."""
-
-    code: int
-    said: str
-    printed: str
-    made: Mapping[str, str]  # hashes
-
-    def lines(self) -> list[str]:
-        return self.said.strip().splitlines()
-
-
-@dataclass
-class Projects:
-    """Small projects, each in a folder that is copied for every trial: MLflow keeps its database open."""
-
-    folder: Path
-    database: Path | None = None  # MLflow's empty one, if it is there: to make it takes seconds
-    _count: int = 0
-    _expected: dict[tuple[str, Command], Outcome] = field(default_factory=dict)
-
-    @cached_property
-    def built(self) -> Path:
-        """One that was built, and reported."""
-        made = self.folder / "built"
-        made.mkdir()
-        (made / "params.yaml").write_text(json.dumps(PARAMS, indent=1))
-        if self.database is not None:
-            (made / "mlruns").mkdir()
-            shutil.copy(self.database, made / "mlruns" / "mlflow.db")
-        with inside(made):
-            for command in (
-                PREPARE,
-                TRAIN,
-                ASSEMBLE,
-                ("analyse", "a", "spread", "agreement", "--quick"),
-                REPORT,
-                QUERY,
-            ):
-                succeed(command)
-        return made
-
-    @cached_property
-    def interrupted(self) -> Path:
-        """The same, but its training was interrupted at the first epoch; what it has to come to is `built`."""
-        from weightzoo.datasets import ImageData
-        from weightzoo.execution import Progress, train_zoo
-        from weightzoo.spec import load_params
-        from weightzoo.tracking import RunStore
-
-        made = self.folder / "interrupted"
-        shutil.copytree(self.built, made)
-        shutil.rmtree(made / "mlruns")
-        shutil.rmtree(made / "zoos")
-
-        def terminate(progress: Progress) -> None:
-            if progress.done > MEMBERS:
-                raise SystemExit
-
-        with inside(made), contextlib.suppress(SystemExit):
-            train_zoo(
-                "a",
-                load_params("params.yaml").zoo("a"),
-                ImageData.load("data/a"),
-                RunStore(),
-                on_progress=terminate,
-                snapshot_seconds=0.0,
-            )
-        return made
-
-    @cached_property
-    def kept(self) -> Path:
-        """A built one whose outputs DVC keeps, with a remote that is a folder."""
-        made = self.folder / "kept"
-        shutil.copytree(self.built, made)
-        with inside(made):
-            Path("dvc.yaml").write_text(json.dumps({"stages": {"all": {"cmd": "true", "outs": [*KEPT]}}}))
-            for command in (
-                "init --no-scm", "config cache.type copy", "commit --force", "remote add --default folder remote", "push",
-            ):  # fmt: skip
-                subprocess.run(["dvc", *command.split(), "--quiet"], check=True)
-        return made
-
-    @contextlib.contextmanager
-    def copy(self, name: str) -> Generator[Path]:
-        """A copy as the current folder."""
-        self._count += 1
-        folder = self.folder / f"trial-{self._count}"
-        shutil.copytree(getattr(self, name), folder)
-        try:
-            with inside(folder):
-                yield folder
-        finally:
-            shutil.rmtree(folder)
-
-    def expected(self, project: str, command: Command) -> Outcome:
-        """What a command does in the whole project."""
-        if (project, command) not in self._expected:
-            with self.copy(project):
-                self._expected[project, command] = outcome(command)
-        return self._expected[project, command]
-
-    def trial(self, victim: Victim, random: np.random.Generator) -> tuple[str, list[str]]:
-        """One file, damaged in one way: what was done, and what is wrong with how the commands took it."""
-        whole = getattr(self, victim.project)
-        files = sorted(file.relative_to(whole) for file in whole.glob(victim.pattern) if file.is_file())
-        if not files:
-            raise RuntimeError(f"the project has no {victim.pattern}")
-        file = files[random.integers(len(files))]
-        damage = DAMAGES[random.integers(len(DAMAGES))]
-        content = (whole / file).read_bytes()
-        altered = damage(content, random)
-        if altered == content:
-            return "nothing", []
-        wrong: list[str] = []
-        for command in dict.fromkeys((*victim.commands, *filter(None, (victim.found_by, victim.mended_by)))):
-            called = tuple(_run_of(whole, file) if word == "RUN" else word for word in command)
-            expected = self.expected(victim.project, called)
-            with self.copy(victim.project) as folder:
-                replace(folder / file, altered)
-                found = outcome(called)
-                if command == victim.mended_by:
-                    goal = self.built if victim.project == "interrupted" else whole
-                    told = left_over(found, file, goal, names=command == REPAIR and file.name != ROWS_ALONE)
-                else:
-                    told = faults(found, expected, file, may_change=victim.may_change)
-                if command == victim.found_by and found.code != 1 and file.name != ROWS_ALONE:
-                    told.append("did not notice")
-            wrong += [f"{damage.__name__} of {file}: {' '.join(called)}: {fault}" for fault in told]
-        return damage.__name__, wrong
+def trial(projects: Projects, victim: Victim, random: np.random.Generator) -> tuple[str, list[str]]:
+    """One file, damaged in one way: what was done, and what is wrong with how the commands took it."""
+    whole = getattr(projects, victim.project)
+    files = sorted(file.relative_to(whole) for file in whole.glob(victim.pattern) if file.is_file())
+    if not files:
+        raise RuntimeError(f"the project has no {victim.pattern}")
+    file = files[random.integers(len(files))]
+    damage = DAMAGES[random.integers(len(DAMAGES))]
+    content = (whole / file).read_bytes()
+    altered = damage(content, random)
+    if altered == content:
+        return "nothing", []
+    wrong: list[str] = []
+    for command in dict.fromkeys((*victim.commands, *filter(None, (victim.found_by, victim.mended_by)))):
+        called = tuple(_run_of(whole, file) if word == "RUN" else word for word in command)
+        expected = projects.expected(victim.project, called)
+        with projects.copy(victim.project) as folder:
+            replace(folder / file, altered)
+            found = outcome(called)
+            if command == victim.mended_by:
+                goal = projects.built if victim.project == "interrupted" else whole
+                told = left_over(found, file, goal, names=command == REPAIR and file.name != ROWS_ALONE)
+            else:
+                told = faults(found, expected, file, may_change=victim.may_change)
+            if command == victim.found_by and found.code != 1 and file.name != ROWS_ALONE:
+                told.append("did not notice")
+        wrong += [f"{damage.__name__} of {file}: {' '.join(called)}: {fault}" for fault in told]
+    return damage.__name__, wrong
 
 
 def replace(file: Path, content: bytes) -> None:
@@ -261,45 +146,6 @@ def replace(file: Path, content: bytes) -> None:
     file.unlink()
     file.write_bytes(content)
     file.chmod(mode)
-
-
-def outcome(command: Command) -> Outcome:
-    before = hashes(Path())
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        try:
-            code, said = run(*command)
-        except BaseException as error:
-            code, said = -1, f"{type(error).__name__}: {error}"
-    now = hashes(Path())
-    made = {name: content for name, content in now.items() if before.get(name) != content}
-    return Outcome(code, _placeless(said), _placeless(printed.getvalue()), made)
-
-
-def _placeless(text: str) -> str:
-    """Without the folder of the trial; lines that the width of the terminal has broken are put together."""
-    return text.replace(str(Path().absolute()), ".")
-
-
-def succeed(command: Command) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        code, said = run(*command)
-    if code:
-        raise RuntimeError(said)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Of all that building again must not change, by path."""
-    found: dict[str, str] = {}
-    for file in folder.rglob("*"):
-        name = file.relative_to(folder).as_posix()
-        if file.is_file() and not _may_differ(name):
-            found[name] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-    return found
-
-
-def _may_differ(name: str) -> bool:
-    kept_by_dvc = name.startswith((".dvc/tmp", ".dvc/cache/runs"))
-    return name.startswith("mlruns/") or name.endswith("provenance.parquet") or ".lock" in name or kept_by_dvc
 
 
 def faults(found: Outcome, expected: Outcome, file: Path, *, may_change: bool) -> list[str]:
@@ -336,50 +182,11 @@ def left_over(found: Outcome, file: Path, goal: Path, *, names: bool) -> list[st
     return wrong
 
 
-def artifacts(folder: Path) -> dict[str, dict[str, str]]:
-    """The files of every member's run; a member without exactly one run, finished, is an error."""
-    from weightzoo.tracking import RunStore
-
-    found: dict[str, dict[str, str]] = {}
-    for member, own in RunStore(f"sqlite:///{folder.absolute()}/mlruns/mlflow.db").zoo("a").known().items():
-        (ended,) = own
-        if not ended.ended or ended.artifacts is None:
-            raise RuntimeError(f"run {ended.run_id} has not ended")
-        found[member] = hashes(ended.artifacts)
-    return found
-
-
 def _run_of(project: Path, file: Path) -> str:
     """The id of the run that an artifact belongs to; of another file, of the first run."""
     if file.parts[:2] == ("mlruns", "artifacts"):
         return file.parts[3]
     return min(path.name for path in project.glob("mlruns/artifacts/*/*"))
-
-
-@contextlib.contextmanager
-def inside(folder: Path) -> Generator[None]:
-    """The folder as the current one, with a tracking store and a cache of its own."""
-    before, environment = Path.cwd(), dict(os.environ)
-    os.chdir(folder)
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlruns/mlflow.db"
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    os.environ["DVC_SITE_CACHE_DIR"] = str(folder / ".dvc" / "tmp" / "site")
-    try:
-        yield
-    finally:
-        forget_stores()
-        os.chdir(before)
-        os.environ.clear()
-        os.environ.update(environment)
-
-
-def forget_stores() -> None:
-    """Close the databases that MLflow has opened: it keeps each open for good, and there are thousands."""
-    sqlalchemy_store = sys.modules.get("mlflow.store.tracking.sqlalchemy_store")
-    if sqlalchemy_store is not None:
-        engines = sqlalchemy_store.SqlAlchemyStore._engine_map
-        for engine in engines.values():
-            engine.dispose()
 
 
 def trials(count: int, seed: int, database: Path | None = None) -> Generator[tuple[str, list[str]]]:
@@ -389,7 +196,7 @@ def trials(count: int, seed: int, database: Path | None = None) -> Generator[tup
         projects = Projects(Path(folder).resolve(), database)
         for number in range(count):
             victim = VICTIMS[number % len(VICTIMS)]
-            damage, wrong = projects.trial(victim, random)
+            damage, wrong = trial(projects, victim, random)
             yield f"{victim.pattern} {damage}", wrong
 
 

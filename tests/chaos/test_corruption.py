@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tests.chaos.corruption import VICTIMS, Outcome, faults, trials
+from tests.chaos.corruption import VICTIMS, faults, trials
+from tests.chaos.projects import Outcome
 
 
 def test_damaged_files_are_named_or_mended_and_nothing_wrong_is_shown(empty_database: Path) -> None:

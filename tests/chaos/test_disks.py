@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.corruption import PARAMS, hashes, inside
 from tests.chaos.disks import FULL, LARGE, can_mount, small_disk
+from tests.chaos.projects import PARAMS, hashes, inside
 from tests.conftest import run
 
 

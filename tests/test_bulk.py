@@ -27,7 +27,8 @@ from weightzoo import bulk, database
 from weightzoo.bulk import BulkWriter, Change, NewRun
 from weightzoo.errors import TrackingError
 from weightzoo.members import Member
-from weightzoo.tracking import Addition, FinishedRun, Point, RunStore, ZooRuns
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import Addition, FinishedRun, Point, ZooRuns
 
 ROOT = Path(__file__).parent.parent
 numbers = itertools.count()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,10 +20,12 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.population import finished_run, finished_runs, members
 from weightzoo import database, mirror
+from weightzoo.errors import FormatError
 from weightzoo.mirror import mirror_path
 from weightzoo.records import FIELDS, RunRecord
 from weightzoo.registry import Registry
-from weightzoo.tracking import Addition, Point, RunStore
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import Addition, Point
 
 
 def searched(uri: str) -> Registry:
@@ -61,13 +65,13 @@ def test_only_what_is_new_or_changed_is_taken(
     ids += runs.record(whole[6:])
     assert taken(uri, caplog) == 2
     for change in (
-        lambda: client.set_tag(ids[0], "weightzoo.split", "odd"),
-        lambda: client.set_tag(ids[0], "weightzoo.split", "od2"),  # as long as before
-        lambda: client.delete_tag(ids[1], "weightzoo.machine"),
+        lambda: client.set_tag(ids[0], "theirs", "odd"),
+        lambda: client.set_tag(ids[0], "theirs", "od2"),  # as long as before
+        lambda: client.delete_tag(ids[0], "theirs"),
         lambda: client.log_param(ids[2], "later", "1"),
-        lambda: client.log_metric(ids[2], "val_loss", 7.0, step=99),
+        lambda: client.log_metric(ids[2], "theirs", 7.0, step=99),
         lambda: client.update_run(ids[3], status="RUNNING"),
-        lambda: runs.log([Addition(ids[3], [Point("val_loss", 0.25, 51, 9)], {"status": "finished"}, ended_ms=8)]),
+        lambda: runs.log([Addition(ids[3], [Point("theirs", 0.25, 51, 9)], {"status": "finished"}, ended_ms=8)]),
     ):
         change()
         assert taken(uri, caplog) == 1
@@ -101,10 +105,41 @@ def test_nothing_is_read_where_nobody_wrote(
 def test_what_is_written_in_the_same_moment_is_seen(new_uri: Callable[[], str], tmp_path: Path) -> None:
     uri = new_uri()
     store = RunStore(uri, artifact_root=str(tmp_path))
-    (run_id,) = store.zoo("z").record(list(finished_runs(1)))
+    (run,) = finished_runs(1)
+    (run_id,) = store.zoo("z").record([replace(run, tags=dict(run.tags) | {"status": "training"})])
     for number in range(10):
         store.client.set_tag(run_id, "weightzoo.split", str(number))
         assert Registry(uri).runs[0].split == str(number)
+
+
+def alterations() -> list[str]:
+    """An update for each thing that a query tells of a run."""
+    (run,) = finished_runs(1)
+    metrics = {point.name for point in run.points}
+    changes = [f"UPDATE latest_metrics SET value = value + 0.125 WHERE key = '{name}'" for name in sorted(metrics)]
+    changes += [f"UPDATE params SET value = value || '1' WHERE key = '{name}'" for name in run.params if name in FIELDS]
+    tags = [name for name in ("zoo", *run.tags) if name in FIELDS and name not in ("status", "last_epoch")]
+    changes += [f"UPDATE tags SET value = value || '1' WHERE key = 'weightzoo.{name}'" for name in tags]
+    return [
+        *changes,
+        "UPDATE latest_metrics SET is_nan = 1 WHERE key = 'val_loss'",
+        "UPDATE params SET key = 'x' WHERE key = 'seed_init'",
+        "DELETE FROM params WHERE key = 'epochs'",
+        "UPDATE tags SET value = 'pruned' WHERE key = 'weightzoo.status'",
+        "UPDATE tags SET value = '0' WHERE key = 'weightzoo.last_epoch'",
+        "UPDATE tags SET value = 'a' WHERE key = 'weightzoo.seal'",
+    ]
+
+
+@pytest.mark.parametrize("change", alterations())
+def test_what_was_altered_is_never_told(change: str, small: str) -> None:
+    """A database has no checksums."""
+    altered = Registry(small).runs[1]
+    with contextlib.closing(sqlite3.connect(small.removeprefix("sqlite:///"))) as file, file:
+        assert file.execute(f"{change} AND run_uuid = '{altered.run_id}'").rowcount == 1
+    for registry in (Registry(small), searched(small)):
+        with pytest.raises(FormatError, match=f"mlflow.db: .* of run {altered.run_id} .* run `weightzoo repair z1?`"):
+            registry.runs  # noqa: B018
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from weightzoo.errors import FormatError, MissingError, NotFoundError, QueryErro
 from weightzoo.execution import train_zoo
 from weightzoo.population import population
 from weightzoo.registry import FIELDS, Registry, Selection
-from weightzoo.tracking import Addition
 from weightzoo.zoo import Zoo
+from weightzoo.zoo_runs import Addition
 
 DATA = support.image_data()
 

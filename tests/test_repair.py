@@ -126,14 +126,21 @@ def test_a_damaged_run_alone_is_trained_again(project: Path, name: str, how: str
         "UPDATE params SET value = '0.25' WHERE key = 'learning_rate'",
         "UPDATE tags SET value = 'test or train' WHERE key = 'weightzoo.split'",
         "UPDATE tags SET value = replace(value, '10', '11') WHERE key = 'weightzoo.definition'",
+        "UPDATE tags SET value = 'another' WHERE key = 'weightzoo.engine'",
     ],
 )
 def test_a_record_that_was_altered_in_the_database_is_made_again(project: Path, change: str, capsys) -> None:
-    """SQLite itself notices no changed digit."""
+    """SQLite itself notices no changed digit. Until then nothing of it is shown."""
     before, ids = contents(), runs()
     first, ours = min(ids.items())
     with contextlib.closing(sqlite3.connect("mlruns/mlflow.db")) as database, database:
         assert database.execute(f"{change} AND run_uuid = '{ours}'").rowcount == 1
+    for command in (("query", "epochs > 0"), ("assemble", "a")):
+        code, said = run(*command)
+        assert code == 1
+        assert "mlflow.db: " in said
+        assert f" run {ours} of member" in said
+        assert "`weightzoo repair a`" in said
     assert run("repair", "a")[0] == 0
     assert ours in capsys.readouterr().out
     after = runs()

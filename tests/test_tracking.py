@@ -22,7 +22,9 @@ from weightzoo.connection import connect, default_tracking_uri, local_artifacts
 from weightzoo.errors import MissingError, NotFoundError, SpecError, TrackingError
 from weightzoo.execution import train_zoo
 from weightzoo.population import population
-from weightzoo.tracking import Addition, RunStore, ZooRuns, parameters, run_name
+from weightzoo.run_fields import member_params, run_name
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import Addition, ZooRuns
 
 LAYOUT = architecture("cnn-s", (1, 28, 28), 3).layout
 
@@ -203,14 +205,14 @@ def test_where_artifacts_are():
 def test_a_run_is_named_for_people():
     member = population(zoo_spec(), image_data().content_hash).ask()[0]
     assert run_name(member) == "tanh adam normal lr=0.01 wd=0 drop=0 seed=1"
-    assert set(parameters(member)) == {
+    assert set(member_params(member)) == {
         *("init", "activation", "optimizer", "learning_rate", "weight_decay", "dropout", "epochs", "batch_size"),
         *("seed_init", "seed_order", "seed_dropout", "schedule", "momentum"),
     }
 
 
 def test_a_point_that_is_logged_twice_is_there_once(folder):
-    from weightzoo.tracking import Point
+    from weightzoo.zoo_runs import Point
 
     runs: ZooRuns = store(folder).zoo("z")
     member = population(zoo_spec(), image_data().content_hash).ask()[0]
@@ -225,7 +227,7 @@ def test_a_point_that_is_logged_twice_is_there_once(folder):
 
 
 def test_more_points_than_mlflow_takes_at_once(folder):
-    from weightzoo.tracking import Point
+    from weightzoo.zoo_runs import Point
 
     runs = store(folder).zoo("z")
     (run_id,) = runs.create([population(zoo_spec(), image_data().content_hash).ask()[0]], "drift", 1)

@@ -25,7 +25,8 @@ from tests.test_pipeline import zoo_bytes
 from weightzoo.errors import TrackingError
 from weightzoo.execution import Progress, TrainSummary, train_zoo
 from weightzoo.registry import Registry
-from weightzoo.tracking import RunStore, ZooRuns
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import ZooRuns
 
 ROOT = Path(__file__).parent.parent
 USER, PASSWORD = "zoo-keeper", "zoo-keeper-password"

@@ -10,18 +10,16 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.markup import escape
 
 from weightzoo import console
+from weightzoo.printing import cell, print_facts, print_frame, print_json, print_result, print_rows
 from weightzoo.workspace import Workspace
 
 if TYPE_CHECKING:
-    from weightzoo.analysis.results import Result
     from weightzoo.spec import Execution, Params
 
 app = typer.Typer(
@@ -91,7 +89,7 @@ def plan(
 
     plans = [make_plan(name, params, calibrate=calibrate is not False) for name in zoos or params.build]
     if as_json:
-        _print_json([plan.to_json() for plan in plans])
+        print_json([plan.to_json() for plan in plans])
     else:
         for made in plans:
             console.stdout.print(made.render())
@@ -253,9 +251,9 @@ def query(
     if as_csv:
         sys.stdout.write(found.to_csv(index=False))
     elif as_json:
-        _print_json(json.loads(str(found.to_json(orient="records"))))
+        print_json(json.loads(str(found.to_json(orient="records"))))
     else:
-        _print_table(found if columns is not None else found[_columns_to_show(found)], limit)
+        print_frame(found if columns is not None else found[_columns_to_show(found)], limit)
 
 
 @app.command(epilog=_example("weightzoo inspect zoos/digits-hyp"))
@@ -268,9 +266,9 @@ def inspect(
 
     facts = describe(target, WORKSPACE)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
-        _print_facts(facts)
+        print_facts(facts)
 
 
 @app.command(epilog=_example("weightzoo checkpoint 3f2a9c... --epoch 7 --to epoch7.pt"))
@@ -364,10 +362,10 @@ def analyse(
 
     analysed = analyse(zoo, WORKSPACE, methods=methods or (), quick=quick, seed=seed, threads=threads, to=to, on=on)
     if as_json:
-        _print_json(records(analysed))
+        print_json(records(analysed))
     else:
         for result in analysed.results:
-            _print_result(result)
+            print_result(result)
 
 
 @app.command(epilog=_example("weightzoo report digits-hyp"))
@@ -408,21 +406,21 @@ def versions(
 
     found = versions(zoo, WORKSPACE)
     if as_json:
-        _print_json([version.to_json() for version in found])
+        print_json([version.to_json() for version in found])
         return
     rows = [
         (
             " ".join([version.revision[:9], *version.tags]),
             f"{version.date:%Y-%m-%d %H:%M}",
-            _cell(version.models),
-            _cell(version.states),
+            cell(version.models),
+            cell(version.states),
             console.readable_size(version.bytes),
-            _cell(version.test_accuracy),
+            cell(version.test_accuracy),
             version.changed,
         )
         for version in found
     ]
-    _print_rows(("revision", "date", "models", "states", "size", "test accuracy", "what changed"), rows)
+    print_rows(("revision", "date", "models", "states", "size", "test accuracy", "what changed"), rows)
 
 
 @remote.command("setup", epilog=_example("weightzoo remote setup s3://zoos/lab --endpoint-url https://s3.example.org"))
@@ -503,55 +501,21 @@ def _plan_all(params: Params, *, calibrate: bool, as_json: bool) -> None:
     with console.progress("plan", unit="zoos") as report:
         made = overview(params, calibrate=calibrate, on_zoo=report)
     if as_json:
-        _print_json(made.to_json())
+        print_json(made.to_json())
     else:
         console.stdout.print(made.render())
 
 
 def _list_methods(*, as_json: bool) -> None:
-    from rich.table import Table
-
     from weightzoo.analysis.methods import METHODS
 
     if as_json:
-        _print_json([dataclasses.asdict(method) for method in METHODS])
+        print_json([dataclasses.asdict(method) for method in METHODS])
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("method", "what it tells", "section", "quick", "needs", "method of"):
-        table.add_column(heading)
-    for method in METHODS:
-        needs = ", ".join(method.needs)
-        table.add_row(method.name, method.title, method.section, "yes" if method.quick else "", needs, method.paper)
-    console.stdout.print(table)
-
-
-def _print_result(result: Result) -> None:
-    from rich.table import Table
-
-    console.stdout.print(f"[bold]{result.method}[/]  {escape(result.title)}")
-    console.stdout.print(result.summary, markup=False)
-    shown = ["target", "features", "estimator", "metric", "value", "95% interval", "models", "published"]
-    rows = [
-        [
-            score.target,
-            score.features,
-            score.estimator,
-            score.metric,
-            _cell(float(score.value)),
-            "" if score.low is None or score.high is None else f"{_cell(score.low)} to {_cell(score.high)}",
-            _cell(score.models),
-            _cell(score.published),
-        ]
-        for score in result.scores
-    ]
-    used = [column for column in range(len(shown)) if any(row[column] for row in rows)]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in used:
-        table.add_column(shown[column], no_wrap=True)
-    for row in rows:
-        table.add_row(*(escape(row[column]) for column in used))
-    console.stdout.print(table)
-    console.stdout.print()
+    print_rows(
+        ("method", "what it tells", "section", "quick", "needs", "method of"),
+        [(m.name, m.title, m.section, "yes" if m.quick else "", ", ".join(m.needs), m.paper) for m in METHODS],
+    )
 
 
 def _columns_to_show(found: Any) -> list[str]:
@@ -563,47 +527,6 @@ def _columns_to_show(found: Any) -> list[str]:
 
     varied = [name for name in ("zoo", *FACTORS, "seed_init", "status") if found[name].nunique(dropna=False) > 1]
     return ["member", *varied, "test_accuracy", "generalization_gap"]
-
-
-def _print_table(frame: Any, limit: int) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in frame.columns:
-        table.add_column(name, no_wrap=True)
-    for row in frame.head(limit).itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
-    console.stdout.print(table)
-    more = "" if len(frame) <= limit else f", the first {limit} shown; --limit, --csv and --json show more"
-    console.say(f"{len(frame):,} runs{more}")
-
-
-def _print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.stdout.print(table)
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        shown = ", ".join(map(_cell, value)) if isinstance(value, list) else _cell(value)
-        console.stdout.print(f"{name:<{width}}  {shown}", markup=False)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
-    return "" if value is None else str(value)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def _refuse(message: str) -> NoReturn:

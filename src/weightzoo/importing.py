@@ -30,9 +30,10 @@ from weightzoo.execution.guard import only_trainer, settled_objects_uncollected
 from weightzoo.published.model import ENGINE, PublishedModel
 from weightzoo.published.packing import NothingImportedError, of_architecture, read_one, remarks_on
 from weightzoo.published.source import Published, Remark, Source
-from weightzoo.tracking import FinishedRun, KnownRun, Point, RunStore, ZooRuns
+from weightzoo.tracking import RunStore
 from weightzoo.version import code_version
 from weightzoo.workers import in_order, worth_it
+from weightzoo.zoo_runs import FinishedRun, KnownRun, Point, ZooRuns
 
 _SECONDS = 0.02  # that recording a small CNN with 51 checkpoints takes
 _TOGETHER = 16  # models that are in memory at a time, and recorded together;

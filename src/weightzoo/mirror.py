@@ -67,6 +67,7 @@ def mirrored_runs(engine: Engine, tracking_uri: str) -> list[Mirrored]:
 
     Raises:
         SQLAlchemyError: the database can't be read.
+        FormatError: something of a run that has ended was altered since.
     """
     path = mirror_path(tracking_uri)
     state, table = _load(path)
@@ -79,7 +80,7 @@ def mirrored_runs(engine: Engine, tracking_uri: str) -> list[Mirrored]:
         with reading(engine) as connection:
             now = _server_state(connection) if sqlite_path(tracking_uri) is None else files
             if now is None or now != state:
-                table, taken = _synchronised(connection, table)
+                table, taken = _synchronised(connection, tracking_uri, table)
                 _log.debug("%s: %d of %d runs taken", path, taken, table.num_rows)
                 _save(path, now, table)
     return _runs(table)
@@ -108,7 +109,7 @@ def _server_state(connection: Connection) -> str:
     return json.dumps([*connection.exec_driver_sql(state).one()])
 
 
-def _synchronised(connection: Connection, table: pa.Table) -> tuple[pa.Table, int]:
+def _synchronised(connection: Connection, tracking_uri: str, table: pa.Table) -> tuple[pa.Table, int]:
     """The table as the database has it now, and how many runs had to be read."""
     known = {
         run: (row, digest)
@@ -128,6 +129,7 @@ def _synchronised(connection: Connection, table: pa.Table) -> tuple[pa.Table, in
             digest,
             info.experiment,
             record_of(
+                tracking_uri,
                 run_id=run_id,
                 status=info.status,
                 started_ms=info.start_time,

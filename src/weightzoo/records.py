@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from weightzoo.connection import TAG
+from weightzoo.errors import FormatError
 from weightzoo.members import ENDED, TRAINING
-from weightzoo.query import Kind
+from weightzoo.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
+    from weightzoo.query import Kind
+
+_STORED = 5000  # characters that MLflow stores of a text in any case; it may cut what is longer
 _log = logging.getLogger("weightzoo")
 
 
@@ -83,10 +91,30 @@ _KINDS: dict[str, Kind] = {"str": "text", "int": "number", "float": "number"}
 FIELDS: Mapping[str, Kind] = {name: _KINDS[kind] for name, kind in TYPES.items() if name not in _NOT_QUERIED}
 
 
-def record(run: MlflowRun) -> RunRecord:
-    """What the tracking store has of a run that weightzoo made."""
+def seal(tags: Mapping[str, str], params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """A digest of all that a query may tell of a run that has ended, of its tags (without our prefix) and the rest.
+
+    It is kept as a tag of its own, so that an altered record is noticed: a database has no checksums.
+    """
+    texts = [{name: part[name][:_STORED] for name in sorted(TYPES.keys() & part.keys())} for part in (tags, params)]
+    numbers = {name: repr(as_stored(metrics[name])) for name in sorted(TYPES.keys() & metrics.keys())}
+    return hashlib.blake2b(json.dumps([*texts, numbers]).encode(), digest_size=8).hexdigest()
+
+
+def as_stored(value: float) -> float:
+    """What a tracking store gives back: the largest number in place of infinity, zero without its sign."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value)) + 0.0 if value == value else math.nan
+
+
+def record(run: MlflowRun, tracking_uri: str) -> RunRecord:
+    """What the tracking store has of a run that weightzoo made.
+
+    Raises:
+        FormatError: the run has ended, and something of it was altered since.
+    """
     info, data = run.info, run.data
     return record_of(
+        tracking_uri,
         run_id=info.run_id,
         status=info.status,
         started_ms=info.start_time,
@@ -99,6 +127,7 @@ def record(run: MlflowRun) -> RunRecord:
 
 
 def record_of(
+    tracking_uri: str,
     *,
     run_id: str,
     status: str,
@@ -109,11 +138,20 @@ def record_of(
     params: Mapping[str, str],
     metrics: Mapping[str, float],
 ) -> RunRecord:
-    """The same, of its parts: MLflow's status, times in milliseconds since 1970, and what was logged."""
+    """The same, of its parts: MLflow's status, times in milliseconds since 1970, and what was logged.
+
+    Raises:
+        FormatError: the run has ended, and something of it was altered since.
+    """
     own = {name.removeprefix(TAG): value for name, value in tags.items() if name.startswith(TAG)}
     known: dict[str, Any] = {**metrics, **params, **own}
     if status != "FINISHED" or own.get("status") not in ENDED:
         known["status"] = TRAINING
+    elif own.get("seal") not in (None, seal(own, params, metrics)):
+        raise FormatError(
+            f"{redact(tracking_uri)}: tags, params or metrics of run {run_id} of member {own.get('member')} are not "
+            f"what was recorded; run `weightzoo repair {own.get('zoo')}`, or delete the run"
+        )
     known |= {
         "run_id": run_id,
         "artifact_uri": artifact_uri,

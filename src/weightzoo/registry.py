@@ -56,6 +56,7 @@ class Registry:
         Raises:
             MissingError: there is no tracking store yet.
             TrackingError: it can't be read.
+            FormatError: something of a run that has ended was altered since.
         """
         if self._mirrored is not None:
             return tuple(one.run for one in self._mirrored)
@@ -68,6 +69,7 @@ class Registry:
             QueryError: the condition can't be read, names an unknown field or compares a number with a text.
             MissingError: there is no tracking store yet.
             TrackingError: it can't be read.
+            FormatError: something of a run that has ended was altered since.
         """
         wanted = parse(text, FIELDS)
         return Selection(self, tuple(run for run in self.runs if wanted.matches(vars(run))))
@@ -81,6 +83,7 @@ class Registry:
             NotFoundError: a member has no ended run.
             MissingError: there is no tracking store yet.
             TrackingError: it can't be read.
+            FormatError: something of a run that has ended was altered since.
         """
         wanted = tuple(ids)
         runs = self.runs if zoo is None else self._of_zoo(zoo)
@@ -132,7 +135,7 @@ class Registry:
             if experiments is None:
                 experiments = [each.experiment_id for each in _pages(client.search_experiments, max_results=1000)]
             found: Iterator[MlflowRun] = _pages(client.search_runs, experiment_ids=experiments, max_results=_PAGE)
-            runs = [record(run) for run in found if f"{TAG}member" in run.data.tags]
+            runs = [record(run, self.tracking_uri) for run in found if f"{TAG}member" in run.data.tags]
         return tuple(sorted(runs, key=lambda run: (run.zoo, run.member, run.run_id)))
 
 

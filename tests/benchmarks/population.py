@@ -10,8 +10,9 @@ import numpy as np
 
 from weightzoo import checkpoints, seeds
 from weightzoo.members import Hyperparameters, Member, Protocol, Seeds
+from weightzoo.run_fields import member_params, run_name
 from weightzoo.spec import Constant
-from weightzoo.tracking import FinishedRun, Point, parameters, run_name
+from weightzoo.zoo_runs import FinishedRun, Point
 
 EPOCHS = 50
 STARTED = 1_700_000_000_000  # in milliseconds
@@ -68,7 +69,7 @@ def finished_run(member: Member, number: int) -> FinishedRun:
     }
     dataset = (member.dataset, member.dataset_hash)
     ended = started + 100 * last
-    return FinishedRun(run_name(member), tags, parameters(member), points, (), started, ended, dataset)
+    return FinishedRun(run_name(member), tags, member_params(member), points, (), started, ended, dataset)
 
 
 def finished_runs(count: int, dataset: str = "mnist") -> Iterator[FinishedRun]:

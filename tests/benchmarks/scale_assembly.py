@@ -18,8 +18,9 @@ from weightzoo import checkpoints, seeds
 from weightzoo.architectures import architecture
 from weightzoo.checkpoints import METRICS, Checkpoints, RecordedMetrics
 from weightzoo.members import Member
-from weightzoo.tracking import FinishedRun, RunStore
+from weightzoo.tracking import RunStore
 from weightzoo.training.protocol import PROBE_SIZE
+from weightzoo.zoo_runs import FinishedRun
 
 MODELS, QUICK = 1000, 50
 TOGETHER = 50

@@ -43,9 +43,8 @@ def measure(quick: bool) -> list[Figure]:
     """Speed-up, overhead and the simulation."""
     speed_up, overhead = on_this_machine(quick)
     say(f"  speed-up {speed_up:.2f}, overhead {overhead:.3f} s a shard")
-    each = 10 if quick else 100
     with stores() as uris:
-        rate = several_writers(uris["PostgreSQL"], each)
+        rate = several_writers(uris["PostgreSQL"], 64 if quick else 640, public=False)
     say(f"  PostgreSQL takes {rate:.1f} runs/s")
     requests = requests_a_file()
     say(f"  requests by size of the file: {requests}")

@@ -13,7 +13,8 @@ from tests.benchmarks.population import finished_runs
 from tests.benchmarks.scale import Figure, timed
 from tests.benchmarks.scale_writing import stores
 from weightzoo.registry import Registry
-from weightzoo.tracking import RunStore, ZooRuns
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import ZooRuns
 
 RUNS, QUICK = 50_360, 2_000
 LATER = 100  # runs that are new when the mirror is read again

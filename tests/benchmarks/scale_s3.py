@@ -30,9 +30,10 @@ from weightzoo.checkpoints import (
 )
 from weightzoo.members import Member
 from weightzoo.stages.upload import upload
-from weightzoo.tracking import FinishedRun, RunStore
+from weightzoo.tracking import RunStore
 from weightzoo.workspace import Workspace
 from weightzoo.zoo import Zoo
+from weightzoo.zoo_runs import FinishedRun
 
 ARCHITECTURE = architecture("cnn-s", (1, 28, 28), 10)
 CLASSES, PROBE = 10, 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import tempfile
 from collections.abc import Generator
@@ -42,11 +43,13 @@ def measure(quick: bool) -> list[Figure]:
         ]
 
 
-def several_writers(uri: str, each: int) -> float:
-    """Runs a second of several processes that begin at once."""
+def several_writers(uri: str, each: int, *, public: bool = True) -> float:
+    """Runs a second of several processes that begin at once: by MLflow's public API, or as is fastest."""
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(WRITERS + 1, timeout=600)
-    processes = [context.Process(target=_write, args=(uri, number, each, together)) for number in range(WRITERS)]
+    processes = [
+        context.Process(target=_write, args=(uri, number, each, public, together)) for number in range(WRITERS)
+    ]
     for process in processes:
         process.start()
     together.wait()
@@ -57,15 +60,16 @@ def several_writers(uri: str, each: int) -> float:
     return WRITERS * each / seconds()
 
 
-def _write(uri: str, number: int, each: int, together: Barrier) -> None:
+def _write(uri: str, number: int, each: int, public: bool, together: Barrier) -> None:
     with tempfile.TemporaryDirectory(prefix="artifacts-") as artifacts:
         try:
-            database.KNOWN.clear()  # as if MLflow's tables were not known, which leaves its public calls
+            if public:
+                database.KNOWN.clear()  # as if MLflow's tables were not known, which leaves its public calls
             runs = RunStore(uri, artifact_root=artifacts).zoo(f"writer-{number}")
-            work = list(finished_runs(each))
+            work = iter(list(finished_runs(each)))
             together.wait()
-            for run in work:
-                runs.record([run])
+            while some := list(itertools.islice(work, runs.store.batch)):
+                runs.record(some)
             together.wait()
         except BaseException:
             together.abort()

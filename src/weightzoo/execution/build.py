@@ -21,8 +21,8 @@ from weightzoo.execution.shard import Shard, StartWeights, split_cohort
 from weightzoo.execution.snapshot import Identity, Snapshot
 from weightzoo.members import Cohort, Member, cohort_key, cohorts
 from weightzoo.population import Result
-from weightzoo.tracking import KnownRun, ZooRuns
 from weightzoo.training.protocol import Engine
+from weightzoo.zoo_runs import KnownRun, ZooRuns
 
 T = TypeVar("T")
 _log = logging.getLogger("weightzoo")

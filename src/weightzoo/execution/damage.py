@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,8 +12,11 @@ from weightzoo.errors import FormatError, MissingError
 from weightzoo.execution.guard import only_trainer
 from weightzoo.execution.retraining import recorded_member
 from weightzoo.mistakes import short
+from weightzoo.records import as_stored, record
 from weightzoo.redaction import redact
-from weightzoo.tracking import KnownRun, RunStore, ZooRuns, parameters
+from weightzoo.run_fields import member_params
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import KnownRun, ZooRuns
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,14 @@ def _reasons(runs: ZooRuns, run: KnownRun) -> Iterator[str]:
 def _require_record(runs: ZooRuns, run: KnownRun, metrics: RecordedMetrics) -> None:
     """Compare what the tracking store has of a run with what was measured and with the member that its id stands for.
 
-    A database notices no changed digit. Not compared are times, the machine, and metrics of other epochs than the last.
+    Not compared are times, the machine, and metrics of other epochs than the last.
 
     Raises:
         FormatError: they contradict each other.
     """
     store = runs.store
-    member, found = recorded_member(store, run.run_id), store.find(run.run_id).data
+    member, whole = recorded_member(store, run.run_id), store.find(run.run_id)
+    found = whole.data
     best = metrics.best_epoch
     measured = {name: float(values[-1]) for name, values in metrics.values.items()} | {
         "best_epoch": float(best),
@@ -97,8 +99,8 @@ def _require_record(runs: ZooRuns, run: KnownRun, metrics: RecordedMetrics) -> N
         "last_epoch": str(metrics.last_epoch),
     }
     for recorded, expected in (
-        (found.metrics, {name: _as_stored(value) for name, value in measured.items()}),
-        (found.params, parameters(member)),
+        (found.metrics, {name: as_stored(value) for name, value in measured.items()}),
+        (found.params, member_params(member)),
         (found.tags, {TAG + name: value for name, value in about.items()}),
     ):
         for name, value in expected.items():
@@ -107,8 +109,4 @@ def _require_record(runs: ZooRuns, run: KnownRun, metrics: RecordedMetrics) -> N
                 raise FormatError(
                     f"{redact(store.uri)}: has {name.removeprefix(TAG)} {short(other)}, expected {short(value)}"
                 )
-
-
-def _as_stored(value: float) -> float:
-    """MLflow keeps the largest number in place of infinity."""
-    return max(-sys.float_info.max, min(sys.float_info.max, value)) if math.isinf(value) else value
+    record(whole, store.uri)  # whose seal covers the rest

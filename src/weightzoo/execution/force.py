@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weightzoo.execution.guard import only_trainer
-from weightzoo.tracking import KnownRun, RunStore
+from weightzoo.tracking import RunStore
+from weightzoo.zoo_runs import KnownRun
 
 
 @dataclass(frozen=True)

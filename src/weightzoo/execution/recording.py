@@ -23,8 +23,8 @@ from weightzoo.connection import tracking_errors
 from weightzoo.execution.snapshot import Epoch, Snapshot
 from weightzoo.layout import Layout
 from weightzoo.members import Cohort, Member
-from weightzoo.tracking import Addition, KnownRun, Point, ZooRuns
 from weightzoo.training.protocol import TrainState
+from weightzoo.zoo_runs import Addition, KnownRun, Point, ZooRuns
 
 T = TypeVar("T")
 Saved = Callable[[int, Sequence[int], str], np.ndarray]  # see `Snapshot.trajectories`
@@ -174,6 +174,8 @@ class Recorder:
             tags |= {"status": "diverged", "diverged_epoch": str(int(diverged[0]))}
         else:
             tags["status"] = "finished" if last == member.protocol.epochs else "pruned"
+        final = {name: float(values[-1]) for name, values in metrics.values.items()} | end
+        tags["seal"] = self._runs.seal(member, self._snapshot.identity.engine, tags, final)
         return Addition(run_id, points, tags, self._undescribed(row), ended_ms=_now_ms()), digest
 
     def _log_live(self) -> None:

@@ -20,9 +20,10 @@ from weightzoo.execution.build import Build, Engines, ShardPlan, open_shard, sha
 from weightzoo.execution.shard import Outcome
 from weightzoo.execution.snapshot import Identity, Snapshot
 from weightzoo.members import Cohort, Member
-from weightzoo.tracking import Addition, RunStore, ZooRuns
+from weightzoo.tracking import RunStore
 from weightzoo.training.protocol import Engine, EpochResult, TrainState
 from weightzoo.version import code_version
+from weightzoo.zoo_runs import Addition, ZooRuns
 
 
 @dataclass(frozen=True)

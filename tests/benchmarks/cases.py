@@ -65,7 +65,7 @@ def random_images(graph: Architecture, sizes: dict[str, int]) -> ImageData:
 def multiply_adds(graph: Architecture) -> int:
     """What the lanes engine executes to train one model on one sample; updates and activations are not counted.
 
-    Forward and input gradient are dense, or take 16 or 12 for a window and pair of channels by Winograd's method, and
+    Forward and input gradient are dense, or take 16, 12 or 9 for a window and pair of channels by Winograd's method, and
     forward half as many along rows alone. Conv outputs that no pooling window has are left out, and so is the gradient of
     the image. The weight gradient of a pooled layer has one term a window.
     """
@@ -79,8 +79,8 @@ def multiply_adds(graph: Architecture) -> int:
             windows, channels, taps = math.prod(operation.output), operation.in_channels, operation.kernel**2
             forward = back = taps * operation.pool**2
             if winograd.fits(operation):
-                tile = winograd.Tile.of(operation)
-                forward = back = tile.points // tile.windows
+                tiles = (winograd.Tile.of(operation, gradient=gradient) for gradient in (False, True))
+                forward, back = (tile.points // (tile.high * tile.wide) for tile in tiles)
             elif winograd_rows.fits(operation):
                 forward //= 2
             total += windows * channels * (forward + (back if number else 0) + taps)

@@ -38,9 +38,11 @@ TINY = Architecture(
 SMALL_RESNET = resnet_18((2, 9, 8), 4, width=4)
 
 
-def image_data(architecture: Architecture = TINY, train: int = 60, val: int = 25, test: int = 30) -> ImageData:
+def image_data(
+    architecture: Architecture = TINY, train: int = 60, val: int = 25, test: int = 30, seed: int = 12345
+) -> ImageData:
     """Random images; the last class has none in the test split."""
-    random = np.random.default_rng(12345)
+    random = np.random.default_rng(seed)
     sizes = {"train": train, "val": val, "test": test}
     channels, classes = architecture.input_shape[0], architecture.classes
     return ImageData(

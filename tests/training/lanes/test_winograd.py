@@ -54,10 +54,10 @@ GRAPHS = {
 
 
 def methods(architecture: Architecture) -> list[int | str]:
-    """Of each convolution that is done by one of the methods the windows in a tile, or that it is the one for rows."""
+    """Of each convolution that is done by one of the methods the windows in a row of a tile, or that it is that for rows."""
     operations = [stage.operation for stage in lower(architecture) if isinstance(stage.operation, Geometry)]
     return [
-        winograd.Tile.of(each).windows if winograd.fits(each) else "rows"
+        winograd.Tile.of(each).wide if winograd.fits(each) else "rows"
         for each in operations
         if winograd.fits(each) or winograd_rows.fits(each)
     ]
@@ -67,6 +67,12 @@ def test_where_it_is_used() -> None:
     found = {name: methods(architecture) for name, architecture in GRAPHS.items()}
     assert list(found.values()) == [[1], [1], [2], [1, 1], [2], [2], ["rows"], ["rows"], ["rows"], [2]]
     assert methods(cnn_m(3, 10)) == ["rows", 2, 1]
+
+
+def test_where_gradients_have_larger_tiles() -> None:
+    inner = {name: lower(architecture)[1].operation for name, architecture in GRAPHS.items() if "two windows" in name}
+    high = [winograd.Tile.of(each, gradient=True).high for each in inner.values() if isinstance(each, Geometry)]
+    assert high == [2, 1]
 
 
 @pytest.mark.parametrize("architecture", GRAPHS.values(), ids=GRAPHS.keys())

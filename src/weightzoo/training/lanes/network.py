@@ -42,6 +42,7 @@ class Network:
         self.workspace = Workspace(program.width)
         self.methods = self._methods()
         self.transforms = self._transforms()
+        self.gradient_transforms = self._gradient_transforms() if training else {}
         self.forwards = [self._forward(number, stage) for number, stage in enumerate(self.stages)]
         self.backwards = [self._backward(number, stage) for number, stage in enumerate(self.stages)] if training else []
         self._lay_out()
@@ -73,6 +74,10 @@ class Network:
                     scratch.append(ArrayType((method.scratch(self.program, stage.operation).size,)))
                 else:
                     scratch.append(convolution.scratch_type(self.program, stage.operation))
+                if number in self.gradient_transforms:
+                    u = winograd.transformed_weight(stage.operation, gradient=True)
+                    self.workspace.add(f"gradient_u{number}", u)
+                    scratch.append(ArrayType((winograd.scratch(self.program, stage.operation, gradient=True).size,)))
             if self.training:
                 self.workspace.add(f"d{number}", output)
                 self.workspace.add(f"g{number}", output)
@@ -105,6 +110,18 @@ class Network:
             for number, method in self.methods.items()
         }
 
+    def _gradient_transforms(self) -> dict[int, Function]:
+        """What transforms it for the gradient of a stage's input, where that has other tiles than the outputs have."""
+        found: dict[int, Function] = {}
+        for number, method in self.methods.items():
+            operation = self.stages[number].operation
+            if method is not winograd or not isinstance(operation, Geometry) or not self._has_input_gradient(number):
+                continue
+            if winograd.has_own_gradient(operation):
+                name = f"gradient_transform{number}"
+                found[number] = winograd.transform_weight(self.program, name, operation, gradient=True)
+        return found
+
     def _forward(self, number: int, stage: Stage) -> Function:
         name = f"{self.prefix}_forward{number}"
         x = self.input_type(number)
@@ -127,7 +144,7 @@ class Network:
     def _backward(self, number: int, stage: Stage) -> dict[str, Function]:
         """The functions that lead back through a stage: to its weights, and to its input if any weights come before."""
         x, operation, derivative = self.input_type(number), stage.operation, self._derivative(number)
-        inner = any(not isinstance(before.operation, Pool) for before in self.stages[:number])
+        inner = self._has_input_gradient(number)
         found: dict[str, Function] = {}
         if isinstance(operation, Affine):
             sizes = operation.inputs, operation.outputs
@@ -152,6 +169,10 @@ class Network:
             )
         return found
 
+    def _has_input_gradient(self, number: int) -> bool:
+        """Whether weights come before a stage, to which its input's gradient leads."""
+        return any(not isinstance(before.operation, Pool) for before in self.stages[:number])
+
     def _derivative(self, number: int) -> bool:
         """Whether the input gradient of a stage has a derivative to be multiplied by: that of the layers before it."""
         return number > 0 and self.stages[number - 1].pointwise.has_derivative(self.dropout)
@@ -169,6 +190,9 @@ class Network:
         for number, kernel in self.transforms.items():
             w, _ = self._weights(weights, self.stages[number])
             kernel(code, w=w, u=self.workspace(work, f"u{number}"))
+        for number, kernel in self.gradient_transforms.items():
+            w, _ = self._weights(weights, self.stages[number])
+            kernel(code, w=w, u=self.workspace(work, f"gradient_u{number}"))
 
     def forward(self, code: Code, work: Array, weights: Array, image: Array) -> list[Value]:
         """Call the forward kernels on an image; the logits."""
@@ -226,7 +250,8 @@ class Network:
         elif isinstance(stage.operation, Pool):
             arguments |= {"g": g, **choice}
         elif self.methods.get(number) is winograd:
-            arguments |= {"g": g, "u": at(work, f"u{number}"), "scratch": at(work, "scratch"), **choice}
+            u = f"gradient_u{number}" if number in self.gradient_transforms else f"u{number}"
+            arguments |= {"g": g, "u": at(work, u), "scratch": at(work, "scratch"), **choice}
         else:
             if "spread" in kernels:
                 spread = at(work, f"spread{number}")

@@ -1,11 +1,12 @@
 """Winograd's minimal filtering, for 3x3 convolutions whose outputs are pooled 2 by 2.
 
-A tile is a row of one or two pooling windows: 2x2 or 2x4 conv outputs, which depend on 4x4 or 4x6 inputs x. With the
-maps A', G and B' of `filtering`, of F(2, 3) on columns (on the left) and F(2, 3) or F(4, 3) on rows (on the right),
+A tile is of one or two pooling windows each way: m x n conv outputs, m and n being 2 or 4, which depend on a square or
+rectangle x of (m + 2) x (n + 2) inputs. With the maps A', G and B' of `filtering`, of F(m, 3) on columns (on the left)
+and F(n, 3) on rows (on the right),
 
     tile[o] = A' [ sum over c of (G w[o, c] G') * (B' x[c] B) ] A        (' transposes, * is element by element)
 
-takes 16 or 12 multiplications for a window and a pair of channels where the sums as they are written take 36. The
+takes 16, 12 or 9 multiplications for a window and a pair of channels where the sums as they are written take 36. The
 gradient of the input is the transposed map, which takes as many:
 
     gx[c] = B [ sum over o of (G w[o, c] G') * (A g[o] A') ] B',   the overlapping tiles added up
@@ -13,6 +14,9 @@ gradient of the input is the transposed map, which takes as many:
 where g is the gradient of the tile: of each window one number, at the greatest output. The gradient of the weight stays
 with `convolution_gradients`, which needs 9 multiply-adds for a window, since it selects the inputs under the greatest
 output.
+
+The larger the tile, the larger its rounding errors. A gradient may have those of 4x4. Outputs may not: of two that are
+nearly equal, the wrong one would more often be the greatest.
 """
 
 from __future__ import annotations
@@ -35,22 +39,29 @@ from weightzoo.training.lanes.tiling import block_size, spans
 
 @dataclass(frozen=True)
 class Tile:
-    """How the conv outputs of a geometry are tiled: `windows` pooling windows a tile, `count` tiles a row."""
+    """How the conv outputs of a geometry are tiled: `high` x `wide` pooling windows a tile, `count` tiles a row."""
 
     rows: Filtering  # along a column
     columns: Filtering  # along a row
-    windows: int
+    high: int
+    wide: int
+    down: int  # rows of tiles
     count: int
-    band: int  # rows of windows at a time
+    band: int  # rows of tiles at a time
 
     @classmethod
-    def of(cls, geometry: Geometry) -> Tile:
-        """Two windows a tile if that leaves none over, and there are enough to pay for larger transformed weights."""
-        windows = 2 if geometry.out_width % 2 == 0 and geometry.out_height * geometry.out_width >= 16 else 1
-        count = geometry.out_width // windows
+    def of(cls, geometry: Geometry, *, gradient: bool = False) -> Tile:
+        """Two windows a row, of a gradient also two a column, if that leaves none over.
+
+        There must be enough windows to pay for larger transformed weights.
+        """
+        many = geometry.out_height * geometry.out_width >= 16
+        wide = 2 if many and geometry.out_width % 2 == 0 else 1
+        high = 2 if gradient and wide == 2 and geometry.out_height % 2 == 0 else 1
+        down, count = geometry.out_height // high, geometry.out_width // wide
         # somewhat more tiles than a block of `_multiply` has, so that the weight is read less often
-        band = block_size(geometry.out_height, -(-9 // count))
-        return cls(F2, F4 if windows == 2 else F2, windows, count, band)
+        band = block_size(down, -(-9 // count))
+        return cls(F4 if high == 2 else F2, F4 if wide == 2 else F2, high, wide, down, count, band)
 
     @property
     def points(self) -> int:
@@ -65,14 +76,20 @@ def fits(geometry: Geometry) -> bool:
     return applies and inputs * outputs > 4 * (inputs + outputs)
 
 
-def transformed_weight(geometry: Geometry) -> ArrayType:
-    """U = G w G': `[points, out * in]`."""
-    return ArrayType((Tile.of(geometry).points, _plane(geometry.out_channels, geometry.in_channels)))
+def has_own_gradient(geometry: Geometry) -> bool:
+    """Whether the tiles of the gradient are others than those of the outputs, so that it takes a weight of its own."""
+    return Tile.of(geometry) != Tile.of(geometry, gradient=True)
 
 
-def transform_weight(program: Program, name: str, geometry: Geometry) -> Function:
+def transformed_weight(geometry: Geometry, *, gradient: bool = False) -> ArrayType:
+    """U = G w G' for the tiles of the outputs, or of the gradient: `[points, out * in]`."""
+    tile = Tile.of(geometry, gradient=gradient)
+    return ArrayType((tile.points, _plane(geometry.out_channels, geometry.in_channels)))
+
+
+def transform_weight(program: Program, name: str, geometry: Geometry, *, gradient: bool = False) -> Function:
     """Emit `u = G w G'`, once for all samples that see the same weight."""
-    tile = Tile.of(geometry)
+    tile, u = Tile.of(geometry, gradient=gradient), transformed_weight(geometry, gradient=gradient)
 
     def body(code: Code, a: Any) -> None:
         for o in code.range(geometry.out_channels):
@@ -80,12 +97,12 @@ def transform_weight(program: Program, name: str, geometry: Geometry) -> Functio
                 grid = [[a.w[o, c, i, j] for j in range(TAPS)] for i in range(TAPS)]
                 _store(a.u, o * geometry.in_channels + c, _mapped(tile.rows.taps, tile.columns.taps, grid))
 
-    return program.function(name, {"w": geometry.weight, "u": transformed_weight(geometry)}, body)
+    return program.function(name, {"w": geometry.weight, "u": u}, body)
 
 
-def scratch(program: Program, geometry: Geometry, *, shared: bool = False) -> Workspace:
-    """What `forward` and `input_gradient` need besides; `shared` says that all models see the same image."""
-    tile = Tile.of(geometry)
+def scratch(program: Program, geometry: Geometry, *, gradient: bool = False, shared: bool = False) -> Workspace:
+    """What `forward`, or `input_gradient`, needs besides; `shared` says that all models see the same image."""
+    tile = Tile.of(geometry, gradient=gradient)
     tiles = tile.band * tile.count
     memory = Workspace(program.width)
     memory.add("inputs", ArrayType((tile.points, _plane(geometry.in_channels, tiles)), lanes=not shared))
@@ -119,7 +136,8 @@ def forward(
             for number, y, x in _tiles(code, tile, top, rows):
                 left = x * tile.columns.outputs
                 grid = [
-                    [a.x[c, y * 2 + i, left + j] for j in range(tile.columns.points)] for i in range(tile.rows.points)
+                    [a.x[c, y * tile.rows.outputs + i, left + j] for j in range(tile.columns.points)]
+                    for i in range(tile.rows.points)
                 ]
                 _store(v, c * tiles + number, _mapped(tile.rows.inputs, tile.columns.inputs, grid))
         sizes = (geometry.out_channels, geometry.in_channels, tiles)
@@ -129,12 +147,13 @@ def forward(
             for number, y, x in _tiles(code, tile, top, rows):
                 products = _load(m, o * tiles + number, tile)
                 outputs = _mapped(tile.rows.products, tile.columns.products, products)
-                for n in range(tile.windows):
-                    window = [[value + bias for value in row[2 * n : 2 * n + 2]] for row in outputs]
-                    finish(code, a, (o, y, x * tile.windows + n), window)
+                for i, j in itertools.product(range(tile.high), range(tile.wide)):
+                    rows = outputs[2 * i : 2 * i + 2]
+                    window = [[value + bias for value in row[2 * j : 2 * j + 2]] for row in rows]
+                    finish(code, a, (o, y * tile.high + i, x * tile.wide + j), window)
 
     def body(code: Code, a: Any) -> None:
-        for start, stop, rows in spans(geometry.out_height, tile.band):
+        for start, stop, rows in spans(tile.down, tile.band):
             for top in code.range(start, stop, rows):
                 band(code, a, top, rows)
 
@@ -154,8 +173,8 @@ def forward(
 
 def input_gradient(program: Program, name: str, geometry: Geometry, *, derivative: bool) -> Function:
     """Emit `out = d * gx` for the gradient `g` of the pooled outputs; `d` counts as 1 if `derivative` is False."""
-    memory = scratch(program, geometry)
-    tile = Tile.of(geometry)
+    memory = scratch(program, geometry, gradient=True)
+    tile = Tile.of(geometry, gradient=True)
     shape = (geometry.in_channels, geometry.height, geometry.width)
     padding = geometry.padding
 
@@ -174,14 +193,14 @@ def input_gradient(program: Program, name: str, geometry: Geometry, *, derivativ
                 maps = tile.rows.inputs_transposed, tile.columns.inputs_transposed
                 values = _mapped(*maps, _load(gv, c * tiles + number, tile))
                 for i, j in itertools.product(range(tile.rows.points), range(tile.columns.points)):
-                    place = (c, y * 2 + i, x * tile.columns.outputs + j)
+                    place = (c, y * tile.rows.outputs + i, x * tile.columns.outputs + j)
                     sums[place] = sums[place] + values[i][j]
 
     def body(code: Code, a: Any) -> None:
         sums = memory(a.scratch, "padded") if padding else a.out
         for place in _places(code, sums.type.shape):
             sums[place] = code.number(0.0)
-        for start, stop, rows in spans(geometry.out_height, tile.band):
+        for start, stop, rows in spans(tile.down, tile.band):
             for top in code.range(start, stop, rows):
                 band(code, a, sums, top, rows)
         if padding or derivative:
@@ -192,7 +211,7 @@ def input_gradient(program: Program, name: str, geometry: Geometry, *, derivativ
     parameters = {
         "g": ArrayType(geometry.output),
         "choice": geometry.choice,
-        "u": transformed_weight(geometry),
+        "u": transformed_weight(geometry, gradient=True),
         "out": ArrayType(shape),
         "d": ArrayType(shape),
         "scratch": ArrayType((memory.size,)),
@@ -206,7 +225,7 @@ def _plane(channels: int, each: int) -> int:
 
 
 def _tiles(code: Code, tile: Tile, top: Value, rows: int) -> Iterator[tuple[Value, Value, Value]]:
-    """The tiles of `rows` rows of windows from `top` on: number, row and column."""
+    """The tiles of `rows` rows from `top` on: number, row and column."""
     for row in range(rows):
         for x in code.range(tile.count):
             yield x + row * tile.count, top + row, x
@@ -254,15 +273,18 @@ def _multiply(
 def _spread(a: Any, tile: Tile, place: tuple[Value, Value, Value]) -> list[list[Value]]:
     """The gradient of a tile's conv outputs: that of each pooled output where it was chosen, zero elsewhere."""
     o, y, x = place
-    upper: list[Value] = []
-    lower: list[Value] = []
-    for n in range(tile.windows):
-        window = (o, y, x * tile.windows + n)
-        g, ((is_lower,), (is_right,)) = a.g[window], load(a.choice, window, 2)
-        for column in (is_right.select(0.0, g), is_right.select(g, 0.0)):
-            upper.append(is_lower.select(0.0, column))
-            lower.append(is_lower.select(column, 0.0))
-    return [upper, lower]
+    grid: list[list[Value]] = []
+    for i in range(tile.high):
+        upper: list[Value] = []
+        lower: list[Value] = []
+        for j in range(tile.wide):
+            window = (o, y * tile.high + i, x * tile.wide + j)
+            g, ((is_lower,), (is_right,)) = a.g[window], load(a.choice, window, 2)
+            for column in (is_right.select(0.0, g), is_right.select(g, 0.0)):
+                upper.append(is_lower.select(0.0, column))
+                lower.append(is_lower.select(column, 0.0))
+        grid += [upper, lower]
+    return grid
 
 
 def _store(target: Array, place: Value, grid: Sequence[Axis]) -> None:

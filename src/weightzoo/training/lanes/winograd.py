@@ -148,8 +148,7 @@ def forward(
                 products = _load(m, o * tiles + number, tile)
                 outputs = _mapped(tile.rows.products, tile.columns.products, products)
                 for i, j in itertools.product(range(tile.high), range(tile.wide)):
-                    rows = outputs[2 * i : 2 * i + 2]
-                    window = [[value + bias for value in row[2 * j : 2 * j + 2]] for row in rows]
+                    window = [[value + bias for value in row[2 * j : 2 * j + 2]] for row in outputs[2 * i : 2 * i + 2]]
                     finish(code, a, (o, y * tile.high + i, x * tile.wide + j), window)
 
     def body(code: Code, a: Any) -> None:

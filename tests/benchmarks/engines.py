@@ -197,8 +197,9 @@ def markdown(
         "",
         f"Multiply-add peak, measured in the same rounds: {np.median(ceilings):.0f} GFLOP/s "
         f"({min(ceilings):.0f} - {max(ceilings):.0f}). The share of it counts the multiply-adds that the kernels execute "
-        "in convolutions and linear layers, two operations each: forward and input gradients dense, or 16 for a window "
-        "and pair of channels where Winograd's method is used, without conv outputs that no pooling window has and without "
+        "in convolutions and linear layers, two operations each: forward and input gradients dense, or by one of "
+        "Winograd's methods 9 to 18 instead of 36 for a window and pair of channels, without conv outputs that no pooling "
+        "window has and without "
         "a gradient of the image; one term a window in the weight gradient of a pooled layer. Selecting that term, "
         "Winograd's transforms, activations, pooling, loss, updates and loading are not counted.",
         "",

@@ -75,15 +75,18 @@ class Builder:
         end = time.monotonic() + PATIENCE * self.seconds + 300
         due = self._next_kill()
         for step in STEPS:
-            process = self._start(step, folder)
+            process, struck = self._start(step, folder), False
             try:
-                while (code := process.poll()) is None:
+                while (code := process.poll()) is None or (code and struck and _found_no_server(folder)):
+                    if code:  # what is not there when a command begins is not waited for: a person begins again
+                        process, struck = self._start(step, folder), False
                     if time.monotonic() > end:
                         raise RuntimeError(f"weightzoo {step} hangs in {folder}: {_log(folder)}")
                     if kills and time.monotonic() >= due:
                         if victim := self._kill(process):
                             self.killed[victim] += 1
                             kills -= 1
+                            struck = struck or victim != TRAINER
                         if process.poll() == -signal.SIGKILL:
                             process = self._start(step, folder)
                         due = self._next_kill()
@@ -125,6 +128,10 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _found_no_server(folder: Path) -> bool:
+    return "no tracking server answers" in _log(folder).strip().splitlines()[-1]
 
 
 def _log(folder: Path) -> str:

@@ -15,6 +15,7 @@ from weightzoo.execution.executor import Batch, advance, describe
 from weightzoo.execution.shard import Outcome
 from weightzoo.members import Cohort
 from weightzoo.training.protocol import EpochResult, TrainState
+from weightzoo.zoo_runs import Addition
 
 ATTEMPTS = 4  # in a row that may be lost without an epoch's progress
 
@@ -308,12 +309,8 @@ class RecordingJob(Job):
         prepared = self._recorded.runs
         self._build.digests.update({member: run.digest for member, run in prepared.items()})
         runs = self._build.runs
-
-        def end() -> None:
-            for run in prepared.values():
-                runs.end(run.run_id, run.ended_ms)
-
-        self._build.writer.submit(end)
+        ends = [Addition(run.run_id, ended_ms=run.ended_ms) for run in prepared.values()]
+        self._build.writer.submit(lambda: runs.log(ends))
 
     def stop(self) -> None:
         """Interrupt the task, which saves what it has."""

@@ -65,7 +65,7 @@ bench: $(INSTALLED)  ## measure the engines against each other, into reports/ben
 bench-scale: $(INSTALLED)  ## measure what is promised of large stores, into reports/bench/scale.json
 	@python -m tests.benchmarks.scale
 
-chaos: $(INSTALLED)  ## damage 1,000 files, kill 200 times, fill disks, and see that nothing is lost: about half an hour
+chaos: $(INSTALLED)  ## damage 1,000 files, kill 200 times, fill disks, and see that nothing is lost: half an hour to an hour
 	@python -m tests.chaos.corruption
 	@python -m tests.chaos.kills
 	@python -m tests.chaos.disks

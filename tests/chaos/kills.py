@@ -131,7 +131,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _found_no_server(folder: Path) -> bool:
-    return "no tracking server answers" in _log(folder).strip().splitlines()[-1]
+    return "no tracking server answers" in _log(folder).strip().rpartition("\n")[2]
 
 
 def _log(folder: Path) -> str:
